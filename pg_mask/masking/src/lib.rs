@@ -1,0 +1,14 @@
+//! How an event becomes a masked row, or a reject.
+//!
+//! Pure logic: no Postgres, no unsafe code, no I/O, so that it can be unit-tested, property-tested, fuzzed and run
+//! under Miri without a server. The extension only moves values between Postgres and this crate.
+//!
+//! Nothing here that holds a value of an event has a derived `Debug`, and no error quotes one: both would be ways
+//! out for PII.
+
+mod event;
+mod rules;
+pub mod scheme;
+
+pub use event::Reject;
+pub use rules::{Column, Message, Rule, Rules, Value};

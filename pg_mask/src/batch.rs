@@ -1,0 +1,327 @@
+//! Batches: the rows of one statement on an inbox, from its first to its last.
+//!
+//! A batch lives in the backend's memory, outside of what Postgres rolls back. So it is tied to the subtransaction in
+//! which its statement began: what that one's end undoes is dropped with it, and a transaction that still has an open
+//! batch when it wants to commit is an error.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+use masking::Value;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, raise};
+use crate::flush;
+use crate::inbox::{Inbox, REJECT_COLUMNS};
+use crate::rows::Rows;
+use crate::security::as_owner;
+
+/// A chunk is flushed when it holds this many rows …
+const CHUNK_ROWS: usize = 5_000;
+/// … or this many bytes. This bounds the memory of a COPY of any size, but for a single event that is larger.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// What an inbox statement did with its events.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) stored: i64,
+    pub(crate) duplicate: i64,
+    pub(crate) rejected: i64,
+}
+
+impl Counts {
+    /// Counts `rows` of which `stored` were new.
+    pub(crate) fn add(&mut self, rows: usize, stored: usize) {
+        self.stored += Self::number(stored);
+        self.duplicate += Self::number(rows - stored);
+    }
+
+    pub(crate) fn number(rows: usize) -> i64 {
+        i64::try_from(rows).unwrap_or(i64::MAX)
+    }
+}
+
+/// A finished statement and what it did.
+#[derive(Clone, Copy)]
+pub(crate) struct Last {
+    pub(crate) statement: i64,
+    pub(crate) counts: Counts,
+    /// The subtransaction whose rollback undoes it; none once it is committed.
+    part_of: Option<pg_sys::SubTransactionId>,
+}
+
+/// The messages of a chunk's rows, kept until the rows are written: any of them may still become a reject.
+pub(crate) struct Messages(Rows);
+
+impl Messages {
+    /// Adds the reject that message `row` becomes.
+    pub(crate) fn reject(&self, row: usize, reason: String, rejects: &mut Rows) {
+        let masked_body = match self.0.get(row, 2) {
+            Value::Text(body) => Value::Text(Cow::Owned(masking::scheme::mask(&body))),
+            other => other,
+        };
+        let reason = Value::Text(Cow::Owned(reason));
+        rejects.push([self.0.get(row, 0), self.0.get(row, 1), reason, masked_body, Value::Timestamp(now())]);
+    }
+}
+
+/// A row that came into an inbox.
+pub(crate) struct Message<'a> {
+    pub(crate) id: Option<[u8; 16]>,
+    /// Microseconds since 2000-01-01 UTC.
+    pub(crate) sent_at: Option<i64>,
+    pub(crate) body: Option<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    fn envelope(&self) -> [Value<'a>; 3] {
+        [
+            self.id.map_or(Value::Null, Value::Uuid),
+            self.sent_at.map_or(Value::Null, Value::Timestamp),
+            self.body.map_or(Value::Null, |body| Value::Text(Cow::Borrowed(body))),
+        ]
+    }
+}
+
+struct Batch {
+    /// The inbox.
+    view: pg_sys::Oid,
+    statement: i64,
+    opened_in: pg_sys::SubTransactionId,
+    /// Set by the first row, whose trigger has the definition.
+    inbox: Option<Rc<Inbox>>,
+    rows: Rows,
+    messages: Messages,
+    rejects: Rows,
+    counts: Counts,
+}
+
+thread_local! {
+    /// The open batches, innermost statement last.
+    static OPEN: RefCell<Vec<Batch>> = const { RefCell::new(Vec::new()) };
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    /// How many inbox statements this session has begun.
+    static STATEMENTS: Cell<i64> = const { Cell::new(0) };
+}
+
+/// What the session's last finished inbox statement did.
+pub(crate) fn last_counts() -> Option<Last> {
+    LAST.get()
+}
+
+/// The start of the transaction, as `now()`: microseconds since 2000-01-01 UTC.
+fn now() -> i64 {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: reads a variable of the backend.
+    unsafe {
+        pg_sys::GetCurrentTransactionStartTimestamp()
+    }
+}
+
+/// BEFORE STATEMENT: begins a batch.
+pub(crate) fn open(view: pg_sys::Oid) {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: reads a variable of the backend.
+    let opened_in = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    STATEMENTS.set(STATEMENTS.get() + 1);
+    OPEN.with_borrow_mut(|batches| {
+        batches.push(Batch {
+            view,
+            statement: STATEMENTS.get(),
+            opened_in,
+            inbox: None,
+            rows: Rows::new(0),
+            messages: Messages(Rows::new(3)),
+            rejects: Rows::new(REJECT_COLUMNS.len()),
+            counts: Counts::default(),
+        });
+    });
+}
+
+/// INSTEAD OF INSERT: reads, masks and keeps one event; a full chunk is flushed.
+///
+/// `ready` gives the inbox, and is asked once a statement.
+pub(crate) fn append<'a>(
+    view: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    ready: impl FnOnce() -> Result<Rc<Inbox>, Error>,
+    message: impl FnOnce() -> Message<'a>,
+) -> Result<(), Error> {
+    let known = OPEN.with_borrow(|batches| {
+        batches.iter().rfind(|batch| batch.view == view).map(|batch| batch.inbox.is_some())
+    });
+    let inbox = match known {
+        None => return Err(Error::NoBatch { inbox: name_of(view) }),
+        Some(true) => None,
+        // Outside of any borrow: it asks the catalogs.
+        Some(false) => Some(ready()?),
+    };
+    let message = message();
+    let full = OPEN.with_borrow_mut(|batches| {
+        let batch = batches.iter_mut().rfind(|batch| batch.view == view)?;
+        if let Some(inbox) = inbox {
+            batch.rows = Rows::new(inbox.rules.columns().len());
+            batch.inbox = Some(inbox);
+        }
+        batch.push(&message);
+        Some(batch.is_full())
+    });
+    match full {
+        Some(true) => flush_innermost(view, owner).map(drop),
+        Some(false) => Ok(()),
+        None => Err(Error::NoBatch { inbox: name_of(view) }),
+    }
+}
+
+/// AFTER STATEMENT: flushes what is left and ends the batch.
+pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    let index = flush_innermost(view, owner)?;
+    let batch = OPEN.with_borrow_mut(|batches| batches.remove(index));
+    let (statement, counts) = (batch.statement, batch.counts);
+    LAST.set(Some(Last { statement, counts, part_of: Some(batch.opened_in) }));
+    Ok(())
+}
+
+/// Flushes the innermost batch of `view` and returns where it stands among the open ones.
+///
+/// The batch is taken out meanwhile: a trigger of the target may itself use an inbox, and after an error, which
+/// unwinds through here, the rows are dropped with it.
+fn flush_innermost(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<usize, Error> {
+    let taken = OPEN.with_borrow_mut(|batches| {
+        let index = batches.iter().rposition(|batch| batch.view == view)?;
+        Some((index, batches.remove(index)))
+    });
+    let Some((index, mut batch)) = taken else {
+        return Err(Error::NoBatch { inbox: name_of(view) });
+    };
+    as_owner(owner, || batch.flush());
+    OPEN.with_borrow_mut(|batches| batches.insert(index, batch));
+    Ok(index)
+}
+
+/// The name of an inbox, for an error.
+pub(crate) fn name_of(view: pg_sys::Oid) -> String {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: the name is NULL or a C string of the current memory context.
+    unsafe {
+        let name = pg_sys::get_rel_name(view);
+        if name.is_null() {
+            view.to_u32().to_string()
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
+impl Batch {
+    fn push(&mut self, message: &Message<'_>) {
+        let Some(inbox) = &self.inbox else { return };
+        let row = match message.body {
+            None => Err("the message has no body".to_owned()),
+            Some(body) => {
+                let sent_at = message.sent_at.unwrap_or_else(now);
+                inbox
+                    .rules
+                    .row(&masking::Message { id: message.id, sent_at, body })
+                    .map_err(|why| why.to_string())
+            }
+        };
+        match row {
+            Ok(row) => {
+                self.rows.push(row);
+                self.messages.0.push(message.envelope());
+            }
+            Err(reason) => {
+                let mut envelope = Rows::new(3);
+                envelope.push(message.envelope());
+                Messages(envelope).reject(0, reason, &mut self.rejects);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() + self.rejects.len() >= CHUNK_ROWS
+            || self.rows.bytes() + self.messages.0.bytes() + self.rejects.bytes() >= CHUNK_BYTES
+    }
+
+    /// Writes rows and rejects, as the inbox's owner.
+    fn flush(&mut self) {
+        let Some(inbox) = &self.inbox else { return };
+        if self.rows.len() > 0 {
+            flush::store(inbox, &self.rows, &self.messages, &mut self.rejects, &mut self.counts);
+            self.rows.clear(CHUNK_BYTES);
+            self.messages.0.clear(CHUNK_BYTES);
+        }
+        if self.rejects.len() > 0 {
+            flush::reject(inbox, &self.rejects, &mut self.counts);
+            self.rejects.clear(CHUNK_BYTES);
+        }
+    }
+}
+
+/// Asks Postgres to tell of the ends of transactions and subtransactions.
+#[expect(unsafe_code, reason = "calls Postgres")]
+pub(crate) fn register() {
+    // SAFETY: the callbacks are functions of this library, which is never unloaded.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_ends), std::ptr::null_mut());
+    }
+}
+
+#[expect(unsafe_code, reason = "called by Postgres")]
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_ends(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
+    use pg_sys::XactEvent as On;
+    match event {
+        On::XACT_EVENT_PRE_COMMIT | On::XACT_EVENT_PRE_PREPARE => {
+            if let Some(view) = OPEN.with_borrow(|batches| batches.first().map(|batch| batch.view)) {
+                raise(Error::UnflushedBatch { inbox: name_of(view) });
+            }
+        }
+        On::XACT_EVENT_COMMIT | On::XACT_EVENT_PREPARE => {
+            LAST.set(LAST.get().map(|last| Last { part_of: None, ..last }));
+        }
+        On::XACT_EVENT_ABORT => {
+            drop(OPEN.take());
+            LAST.set(LAST.get().filter(|last| last.part_of.is_none()));
+        }
+        _ => {}
+    }
+}
+
+#[expect(unsafe_code, reason = "called by Postgres")]
+#[pg_guard]
+unsafe extern "C-unwind" fn subtransaction_ends(
+    event: pg_sys::SubXactEvent::Type,
+    ending: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            OPEN.with_borrow_mut(|batches| {
+                for batch in batches.iter_mut().filter(|batch| batch.opened_in == ending) {
+                    batch.opened_in = parent;
+                }
+            });
+            if let Some(last) = LAST.get().filter(|last| last.part_of == Some(ending)) {
+                LAST.set(Some(Last { part_of: Some(parent), ..last }));
+            }
+        }
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            let undone = OPEN.with_borrow_mut(|batches| {
+                batches.extract_if(.., |batch| batch.opened_in == ending).collect::<Vec<_>>()
+            });
+            drop(undone);
+            LAST.set(LAST.get().filter(|last| last.part_of != Some(ending)));
+        }
+        _ => {}
+    }
+}

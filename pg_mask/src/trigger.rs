@@ -1,0 +1,165 @@
+//! What Postgres hands to the trigger function, made safe to read.
+//!
+//! Written against Postgres's own structs: pgrx's trigger support copies the row and looks columns up by name for
+//! each row, which costs more than masking it.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use pgrx::varlena;
+
+use crate::batch::{self, Message};
+use crate::error::{Error, Raise};
+use crate::inbox::{Definition, Inbox};
+use crate::security::as_owner;
+
+/// Tells Postgres how `inbox_trigger` is called.
+#[expect(unsafe_code, reason = "Postgres calls it by its symbol")]
+#[unsafe(no_mangle)]
+pub(crate) extern "C-unwind" fn pg_finfo_inbox_trigger() -> &'static pg_sys::Pg_finfo_record {
+    const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &V1
+}
+
+/// The function of an inbox's three triggers.
+///
+/// # Safety
+/// For Postgres to call.
+#[expect(unsafe_code, reason = "Postgres calls it by its symbol")]
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub(crate) unsafe extern "C-unwind" fn inbox_trigger(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // During a text COPY Postgres adds the raw line to the context of every error, and with it to the server's log.
+    // So from here on nothing but Postgres's own functions below us adds context. After an error it stays so until
+    // whoever catches the error puts back what they saved themselves, since the error is raised on our way out.
+    // SAFETY: the variable is this backend's own.
+    unsafe {
+        let context = pg_sys::error_context_stack;
+        pg_sys::error_context_stack = std::ptr::null_mut();
+        let result = Call::new(fcinfo).and_then(|call| call.run()).or_raise();
+        pg_sys::error_context_stack = context;
+        result
+    }
+}
+
+/// One firing of an inbox's trigger.
+struct Call<'a> {
+    data: &'a pg_sys::TriggerData,
+    relation: &'a pg_sys::RelationData,
+    trigger: &'a pg_sys::Trigger,
+}
+
+#[expect(unsafe_code, reason = "reads Postgres's structs")]
+impl<'a> Call<'a> {
+    /// # Safety
+    /// `fcinfo` is what Postgres called the trigger function with.
+    unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self, Error> {
+        // SAFETY: a function called as a trigger has a TriggerData as its context (CALLED_AS_TRIGGER in trigger.h),
+        // and that points to a relation and a trigger; all live through the call.
+        unsafe {
+            let context = (*fcinfo).context;
+            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+                return Err(Error::NotAnInboxTrigger);
+            }
+            #[expect(clippy::cast_ptr_alignment, reason = "the node tag says what was allocated")]
+            let data = &*context.cast::<pg_sys::TriggerData>();
+            Ok(Self { data, relation: &*data.tg_relation, trigger: &*data.tg_trigger })
+        }
+    }
+
+    fn run(&self) -> Result<pg_sys::Datum, Error> {
+        const BEFORE_STATEMENT: u32 = pg_sys::TRIGGER_EVENT_INSERT | pg_sys::TRIGGER_EVENT_BEFORE;
+        const INSTEAD_OF_ROW: u32 =
+            pg_sys::TRIGGER_EVENT_INSERT | pg_sys::TRIGGER_EVENT_INSTEAD | pg_sys::TRIGGER_EVENT_ROW;
+        const AFTER_STATEMENT: u32 = pg_sys::TRIGGER_EVENT_INSERT | pg_sys::TRIGGER_EVENT_AFTER;
+        const WHICH: u32 =
+            pg_sys::TRIGGER_EVENT_OPMASK | pg_sys::TRIGGER_EVENT_TIMINGMASK | pg_sys::TRIGGER_EVENT_ROW;
+        let view = self.relation.rd_id;
+        if self.class().relkind.cast_unsigned() != pg_sys::RELKIND_VIEW {
+            return Err(Error::NotAnInboxTrigger);
+        }
+        match self.data.tg_event & WHICH {
+            BEFORE_STATEMENT => {
+                self.check_columns()?;
+                batch::open(view);
+            }
+            INSTEAD_OF_ROW => {
+                let ready =
+                    || as_owner(self.owner(), || Inbox::ready(self.trigger.tgoid, || self.definition()));
+                batch::append(view, self.owner(), ready, || self.message())?;
+                // NULL would take the row out of the count that the client sees. The tuple is Postgres's own.
+                return Ok(self.data.tg_trigtuple.into());
+            }
+            AFTER_STATEMENT => batch::close(view, self.owner())?,
+            _ => return Err(Error::NotAnInboxTrigger),
+        }
+        Ok(pg_sys::Datum::null())
+    }
+
+    fn class(&self) -> &'a pg_sys::FormData_pg_class {
+        // SAFETY: an open relation has its row of pg_class.
+        unsafe { &*self.relation.rd_rel }
+    }
+
+    fn owner(&self) -> pg_sys::Oid {
+        self.class().relowner
+    }
+
+    /// The rules, from the argument of the row trigger.
+    fn definition(&self) -> Result<Definition, Error> {
+        if self.trigger.tgnargs != 1 {
+            return Err(Error::NotAnInboxTrigger);
+        }
+        // SAFETY: there is one argument, a C string.
+        let argument = unsafe { CStr::from_ptr(*self.trigger.tgargs) };
+        serde_json::from_slice(argument.to_bytes()).map_err(Error::Definition)
+    }
+
+    /// Whether the view has an inbox's columns: `message` reads by place and type.
+    fn check_columns(&self) -> Result<(), Error> {
+        // SAFETY: an open relation has a descriptor; a number past its end gives no type.
+        let types = unsafe { [1, 2, 3, 4].map(|number| pg_sys::SPI_gettypeid(self.relation.rd_att, number)) };
+        if types == [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID, pg_sys::InvalidOid] {
+            Ok(())
+        } else {
+            Err(Error::InboxColumns { inbox: batch::name_of(self.relation.rd_id) })
+        }
+    }
+
+    /// The row that is being inserted.
+    fn message(&self) -> Message<'a> {
+        // SAFETY: a batch is open, so `check_columns` has found these types in these places.
+        unsafe {
+            Message {
+                id: self.column(1).map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
+                sent_at: self.column(2).map(|datum| datum.value().cast_signed() as i64),
+                body: self.column(3).map(|datum| text(datum)),
+            }
+        }
+    }
+
+    fn column(&self, number: i32) -> Option<pg_sys::Datum> {
+        let mut null = false;
+        // SAFETY: the tuple is of this descriptor.
+        let datum =
+            unsafe { pg_sys::heap_getattr(self.data.tg_trigtuple, number, self.relation.rd_att, &mut null) };
+        (!null).then_some(datum)
+    }
+}
+
+/// A text as it lies in the row; a copy only where it was compressed or stored out of line.
+///
+/// # Safety
+/// `datum` is a text that lives as long as `'a`, or as the memory context of the row.
+#[expect(unsafe_code, reason = "reads Postgres's structs")]
+unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
+    // SAFETY: the caller's promise; CREATE EXTENSION refuses a database whose texts are not UTF-8.
+    unsafe {
+        let mut text = datum.cast_mut_ptr::<pg_sys::varlena>();
+        if varlena::varatt_is_1b_e(text) || varlena::varatt_is_4b_c(text) {
+            text = pg_sys::pg_detoast_datum_packed(text);
+        }
+        varlena::text_to_rust_str_unchecked(text)
+    }
+}

@@ -1,0 +1,2 @@
+-- Needs a superuser, as every extension in C does.
+CREATE EXTENSION IF NOT EXISTS pg_mask;

@@ -1,0 +1,25 @@
+-- Three roles to be granted to the people and programs that need them. None can log in by itself.
+DO $$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['login_loader', 'login_analyst', 'login_pii_reader'] LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL; -- Roles belong to the cluster: another database may have made it, even at this moment.
+        END;
+    END LOOP;
+END
+$$;
+
+-- The loader puts events into the inbox and can do nothing else.
+GRANT INSERT ON login_inbox TO login_loader;
+
+-- Analysts see masked rows, and cannot unmask.
+GRANT SELECT ON user_logins TO login_analyst;
+
+-- Those who may see PII: all that analysts see, unmasking, and the rejects.
+GRANT login_analyst TO login_pii_reader;
+GRANT SELECT ON login_rejects TO login_pii_reader;
+GRANT EXECUTE ON FUNCTION unmask_pii(text) TO login_pii_reader;
