@@ -1,5 +1,6 @@
 //! `attach_inbox`: the view of an inbox and its three triggers.
 
+use masking::Rule;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -58,6 +59,9 @@ pub(crate) fn attach(
         ),
     ] {
         Spi::run(&statement)?;
+    }
+    if !definition.rules.values().any(|rule| *rule == Rule::MessageId) {
+        pgrx::warning!("no rule fills a column with message_id: a redelivered message will be stored again");
     }
     Ok(())
 }

@@ -159,9 +159,11 @@ pub(crate) fn store(
     let mut ranges = Vec::new();
     ranges.push(0..rows.len());
     while let Some(range) = ranges.pop() {
-        match in_subtransaction(&mut memory, || inbox.target.insert(rows, range.clone()).or_raise()) {
+        match in_subtransaction(&mut memory, || write(inbox, rows, range.clone()).or_raise()) {
             Ok(stored) => counts.add(range.len(), stored),
-            Err(error) if !is_of_the_data(&error) => error.rethrow(),
+            Err(error) if !is_of_the_data(&error) && !is_of_a_policy(inbox, &error, &mut memory) => {
+                error.rethrow()
+            }
             Err(error) if range.len() == 1 => {
                 let reason = reason(inbox, &error, rows, range.start, &mut memory);
                 messages.reject(range.start, reason, rejects);
@@ -175,6 +177,14 @@ pub(crate) fn store(
     }
 }
 
+fn write(inbox: &Inbox, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
+    let stored = inbox.target.insert(rows, range)?;
+    if let Some(check) = &inbox.check_deferred {
+        check.execute(&[])?;
+    }
+    Ok(stored)
+}
+
 /// Writes the rejects.
 pub(crate) fn reject(inbox: &Inbox, rejects: &Rows, counts: &mut Counts) {
     let memory = PgMemoryContexts::new("pg_mask rejects");
@@ -186,13 +196,27 @@ pub(crate) fn reject(inbox: &Inbox, rejects: &Rows, counts: &mut Counts) {
 /// Whether an error is of the rows, so that others can still be stored: then it makes rejects. Any other error (disk
 /// full, rights missing, cancelled, deadlock) is the statement's.
 fn is_of_the_data(error: &CaughtError) -> bool {
-    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = error else {
-        return false;
-    };
     // Data exceptions, constraints, check options of views, program limits (a row or index entry too large), and what
     // a trigger on the target refuses by a plain RAISE EXCEPTION.
-    let state = sqlstate(report.sql_error_code());
-    ["22", "23", "44", "54"].contains(&&state[..2]) || state == "P0001"
+    state_of(error).is_some_and(|state| ["22", "23", "44", "54"].contains(&&state[..2]) || state == "P0001")
+}
+
+/// Whether an error is a row-level security policy's. Its SQLSTATE is that of missing rights; but where those miss, no
+/// insert goes through, not even one of no row.
+fn is_of_a_policy(inbox: &Inbox, error: &CaughtError, memory: &mut PgMemoryContexts) -> bool {
+    inbox.row_security
+        && state_of(error).is_some_and(|state| state == "42501")
+        && in_subtransaction(memory, || inbox.target.probe().or_raise()).is_ok()
+}
+
+/// The SQLSTATE of an error; none for a panic, which is a fault of this library's and no row's.
+fn state_of(error: &CaughtError) -> Option<String> {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+            Some(sqlstate(report.sql_error_code()))
+        }
+        CaughtError::RustPanic { .. } => None,
+    }
 }
 
 /// Why Postgres refused a row. Made of the error's condition and names from the catalogs alone: the error's own text

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, quoted};
 use crate::flush::{Conflict, Writer};
+use crate::plan::Plan;
 use crate::rows::Kind;
 
 /// What an inbox is, in the words of `attach_inbox`.
@@ -35,6 +36,10 @@ pub(crate) struct Inbox {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) target: Writer,
     pub(crate) rejects: Writer,
+    /// Makes the target's deferred constraints immediate, where it has any.
+    pub(crate) check_deferred: Option<Plan>,
+    /// Whether the owner is under policies on the target, so that rights may be missing for some rows alone.
+    pub(crate) row_security: bool,
     /// The names that a reject's reason may mention: the target's constraints, indexes and columns. Read at need.
     pub(crate) names: OnceCell<Vec<String>>,
     target_oid: pg_sys::Oid,
@@ -148,6 +153,7 @@ impl Inbox {
             attributes.push(attribute);
         }
         let conflict = target.conflict(&columns)?;
+        let check_deferred = target.check_deferred()?;
         let rejects = Relation::open(&definition.rejects)?;
         let found = rejects.attributes()?;
         for (name, kind) in REJECT_COLUMNS {
@@ -166,6 +172,8 @@ impl Inbox {
             attributes,
             target: Writer::new(target.name, &written, &conflict)?,
             rejects: Writer::new(rejects.name, &reject_columns, &Conflict::On(vec![0]))?,
+            check_deferred,
+            row_security: target.row_security,
             names: OnceCell::new(),
             target_oid: target.oid,
             rejects_oid: rejects.oid,
@@ -199,6 +207,8 @@ pub(crate) struct Relation {
     kind: String,
     /// Whether a BEFORE INSERT row trigger may change what is inserted.
     before_row_trigger: bool,
+    /// Whether policies apply to the current user.
+    row_security: bool,
 }
 
 impl Relation {
@@ -207,15 +217,16 @@ impl Relation {
         let relations = select(
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text,
                     EXISTS (SELECT FROM pg_catalog.pg_trigger t
-                            WHERE t.tgrelid = c.oid AND t.tgtype & 7 = 7 AND NOT t.tgisinternal)
+                            WHERE t.tgrelid = c.oid AND t.tgtype & 7 = 7 AND NOT t.tgisinternal),
+                    pg_catalog.row_security_active(c.oid)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.oid = $1::pg_catalog.regclass",
             &[name.into()],
-            |row| Ok((row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+            |row| Ok((row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
         )?;
         match relations.into_iter().next() {
-            Some((Some(oid), Some(name), Some(kind), Some(before_row_trigger))) => {
-                Ok(Self { oid, name, kind, before_row_trigger })
+            Some((Some(oid), Some(name), Some(kind), Some(before_row_trigger), Some(row_security))) => {
+                Ok(Self { oid, name, kind, before_row_trigger, row_security })
             }
             _ => Err(Error::Internal("a relation is not in the catalogs")),
         }
@@ -253,13 +264,26 @@ impl Relation {
         Ok(attributes.into_iter().flatten().collect())
     }
 
+    /// A constraint that waits for COMMIT would refuse the whole transaction there, again at each redelivery. Checked
+    /// within the flush it makes a reject of the culprit alone. It stays immediate until the transaction's end.
+    fn check_deferred(&self) -> Result<Option<Plan>, Error> {
+        let deferred = select(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) FROM pg_catalog.pg_constraint c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.conrelid = $1 AND c.condeferred",
+            &[self.oid.into()],
+            |row| row.get::<String>(1),
+        )?;
+        let names: Vec<String> = deferred.into_iter().flatten().collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        Plan::prepare(&format!("SET CONSTRAINTS {} IMMEDIATE", names.join(", ")), &[]).map(Some)
+    }
+
     /// How a redelivered message is found again in this target.
     fn conflict(&self, columns: &[Column]) -> Result<Conflict, Error> {
         let index_of = |name: &String| columns.iter().position(|column| column.name == *name);
         let Some(id) = columns.iter().find(|column| column.rule == Rule::MessageId) else {
-            pgrx::warning!(
-                "no rule fills a column with message_id: a redelivered message will be stored again"
-            );
             return Ok(Conflict::Error);
         };
         // What the same message has again at each delivery may stand in the index beside the id: on a partitioned

@@ -1,0 +1,77 @@
+-- A wrong rule is refused when the inbox is attached, with an error that says what is allowed.
+CREATE TABLE things (a text, n integer, g integer GENERATED ALWAYS AS (1) STORED, d date, id uuid UNIQUE, other uuid);
+CREATE TABLE thing_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+CREATE FUNCTION attach_error(rules text, target text DEFAULT 'things', rejects text DEFAULT 'thing_rejects') RETURNS text LANGUAGE sql AS
+$$ SELECT error_of(format('SELECT attach_inbox(%L, %L, %L, %L)', 'thing_inbox', target, rejects, rules)) $$;
+\t on
+\pset format unaligned
+SELECT attach_error('{"nope": {"copy": "a"}}');
+SELECT attach_error('{"a": {"hash": "a"}}');
+SELECT attach_error('{"a": {"copy": 1}}');
+SELECT attach_error('{"a": "copy"}');
+SELECT attach_error('["a"]');
+SELECT attach_error('{}');
+SELECT attach_error('{"n": {"mask": "n"}}');
+SELECT attach_error('{"a": {"version": "a"}}');
+SELECT attach_error('{"a": "sent_date"}');
+SELECT attach_error('{"d": "sent_at"}');
+SELECT attach_error('{"a": "message_id"}');
+SELECT attach_error('{"g": {"copy": "g"}}');
+SELECT attach_error('{"other": "message_id"}');
+SELECT attach_error('{"a": {"copy": "a"}}', target => 'nothing');
+SELECT attach_error('{"a": {"copy": "a"}}', target => 'pg_class_oid_index');
+SELECT attach_error('{"a": {"copy": "a"}}', rejects => 'nothing');
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}', rejects => 'things');
+ALTER TABLE thing_rejects DROP CONSTRAINT thing_rejects_message_id_key;
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE thing_rejects ADD UNIQUE (message_id);
+-- Indexes that would not find every redelivery do not count.
+ALTER TABLE things DROP CONSTRAINT things_id_key;
+CREATE UNIQUE INDEX ON things (id) WHERE n > 0;
+CREATE UNIQUE INDEX ON things (id, n);
+ALTER TABLE things ADD CONSTRAINT late UNIQUE (id) DEFERRABLE;
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id", "n": {"copy": "n"}}');
+CREATE UNIQUE INDEX ON things (id);
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+\t off
+\pset format aligned
+-- Without a message id it works, and says what that means.
+SELECT attach_inbox('thing_inbox', 'things', 'thing_rejects', '{"a": {"copy": "a"}}');
+INSERT INTO thing_inbox (message_id, body) VALUES (id(1), '{"a":"1"}'), (id(1), '{"a":"1"}');
+TABLE counts;
+-- Attached again: the new rules, the same grants.
+GRANT INSERT ON thing_inbox TO login_loader;
+SELECT attach_inbox('thing_inbox', 'things', 'thing_rejects', '{"a": {"mask": "a"}, "id": "message_id"}');
+SELECT has_table_privilege('login_loader', 'thing_inbox', 'INSERT');
+INSERT INTO thing_inbox (message_id, body) VALUES (id(1), '{"a":"1"}'), (id(1), '{"a":"1"}');
+TABLE counts;
+SELECT a, id FROM things ORDER BY id NULLS FIRST;
+-- What is no inbox is not replaced by one.
+CREATE VIEW mine AS SELECT 1 AS one;
+SELECT error_of($$SELECT attach_inbox('mine', 'things', 'thing_rejects', '{"a": {"copy": "a"}}')$$);
+SELECT error_of($$SELECT attach_inbox('things', 'things', 'thing_rejects', '{"a": {"copy": "a"}}')$$);
+-- Odd names.
+CREATE SCHEMA "Odd ""schema""";
+CREATE TABLE "Odd ""schema"""."select" ("from 'x'" text, "$id" uuid UNIQUE);
+SELECT attach_inbox('"Odd ""schema""".in''box', '"Odd ""schema"""."select"', 'thing_rejects', '{"from ''x''": {"copy": "k\"ey"}, "$id": "message_id"}');
+SELECT attach_inbox('"Odd ""schema"""."in''box"', '"Odd ""schema"""."select"', 'thing_rejects', '{"from ''x''": {"copy": "k\"ey"}, "$id": "message_id"}');
+INSERT INTO "Odd ""schema"""."in'box" (message_id, body) VALUES (id(1), '{"k\"ey":"value"}');
+TABLE "Odd ""schema"""."select";
+-- The trigger function by itself does nothing for anybody.
+SELECT error_of('SELECT inbox_trigger()');
+CREATE TRIGGER misplaced BEFORE INSERT ON things FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{}');
+SELECT error_of('INSERT INTO things DEFAULT VALUES');
+DROP TRIGGER misplaced ON things;
+CREATE VIEW odd AS SELECT NULL::text AS body, NULL::uuid AS message_id WHERE false;
+CREATE TRIGGER open BEFORE INSERT ON odd FOR EACH STATEMENT EXECUTE FUNCTION inbox_trigger();
+CREATE TRIGGER each INSTEAD OF INSERT ON odd FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{}');
+CREATE TRIGGER close AFTER INSERT ON odd FOR EACH STATEMENT EXECUTE FUNCTION inbox_trigger();
+SELECT error_of('INSERT INTO odd (body) VALUES (''x'')');
+-- A definition that somebody wrote by hand is checked like one from attach_inbox.
+CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{"target": "things"}');
+SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
+CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger();
+SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
+DROP SCHEMA "Odd ""schema""" CASCADE;
+DROP VIEW thing_inbox, mine, odd;
+DROP TABLE things, thing_rejects;

@@ -1,0 +1,71 @@
+-- The loader's role may INSERT into the inbox and nothing else.
+SET ROLE login_loader;
+INSERT INTO login_inbox (message_id, body) VALUES (id(1), '{"user_id":"u","ip":"10.0.0.1"}'), (id(2), 'bad');
+SELECT stored, duplicate, rejected FROM inbox_counts();
+SELECT error_of('SELECT * FROM login_inbox');
+SELECT error_of('SELECT * FROM user_logins');
+SELECT error_of('SELECT * FROM login_rejects');
+SELECT error_of('INSERT INTO user_logins (user_id) VALUES (''x'')');
+SELECT error_of('SELECT unmask_pii(''Zg=='')');
+SELECT error_of($$SELECT attach_inbox('stolen', 'user_logins', 'login_rejects', '{"user_id": {"copy": "x"}}')$$);
+RESET ROLE;
+-- Analysts see masks, and cannot unmask or insert.
+SET ROLE login_analyst;
+SELECT masked_ip FROM user_logins;
+SELECT error_of('SELECT unmask_pii(masked_ip) FROM user_logins');
+SELECT error_of('SELECT * FROM login_rejects');
+SELECT error_of('INSERT INTO login_inbox (body) VALUES (''x'')');
+RESET ROLE;
+SET ROLE login_pii_reader;
+SELECT unmask_pii(masked_ip) FROM user_logins;
+SELECT unmask_pii(masked_body) FROM login_rejects;
+SELECT error_of('INSERT INTO login_inbox (body) VALUES (''x'')');
+RESET ROLE;
+TRUNCATE user_logins, login_rejects;
+-- The flush acts with the rights of the inbox's owner, neither more nor less.
+CREATE ROLE app_owner;
+CREATE ROLE app_loader;
+CREATE SCHEMA app AUTHORIZATION app_owner;
+GRANT USAGE ON SCHEMA app TO app_loader;
+SET ROLE app_owner;
+CREATE TABLE app.target (v text, who text DEFAULT current_user, id uuid UNIQUE);
+CREATE TABLE app.rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}');
+GRANT INSERT ON app.inbox TO app_loader;
+SET ROLE app_loader;
+INSERT INTO app.inbox VALUES (id(1), now(), '{"v":"1"}');
+SELECT current_user;
+RESET ROLE;
+SELECT v, who FROM app.target;
+-- … not with those of whoever inserts, be it a superuser.
+ALTER TABLE app.target OWNER TO CURRENT_USER;
+SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
+GRANT INSERT ON app.target TO app_owner;
+SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
+GRANT SELECT (id) ON app.target TO app_owner;
+SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
+SELECT current_user = session_user AS myself_again;
+-- Rights that are missing show when an inbox is attached.
+SET ROLE app_loader;
+SELECT error_of($$SELECT attach_inbox('app.mine', 'app.target', 'app.rejects', '{"v": {"mask": "v"}}')$$);
+RESET ROLE;
+-- A role that may insert cannot slip functions of its own under the owner: the flush has a search path of its own.
+CREATE SCHEMA evil AUTHORIZATION app_loader;
+SET ROLE app_loader;
+CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'running as %', current_user; RETURN $1; END $$;
+RESET ROLE;
+CREATE FUNCTION app.careless() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.who := lower('X'); RETURN NEW; END $$;
+CREATE TRIGGER careless BEFORE INSERT ON app.target FOR EACH ROW EXECUTE FUNCTION app.careless();
+SET ROLE app_loader;
+SET search_path = evil, pg_catalog;
+INSERT INTO app.inbox VALUES (public.id(3), now(), '{"v":"1"}');
+SHOW search_path;
+RESET search_path;
+RESET ROLE;
+SELECT who FROM app.target ORDER BY id;
+-- After an error user and settings are as before.
+CREATE OR REPLACE FUNCTION app.careless() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$;
+SELECT error_of($$INSERT INTO app.inbox VALUES (id(4), now(), '{"v":"1"}')$$);
+SELECT current_user = session_user AS myself_again, current_setting('search_path');
+DROP SCHEMA app, evil CASCADE;
+DROP ROLE app_owner, app_loader;

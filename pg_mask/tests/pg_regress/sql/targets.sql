@@ -1,0 +1,108 @@
+-- An inbox for a table of one's own, with columns of every common type.
+CREATE DOMAIN percent AS integer CHECK (VALUE BETWEEN 0 AND 100);
+CREATE TABLE readings (
+    id uuid PRIMARY KEY, t text, v varchar(5), c char(3), i2 smallint, i4 integer, i8 bigint, n numeric(6, 2), f double precision,
+    b boolean, d date, ts timestamptz, u uuid, ip inet, j jsonb, js json, p percent, tags text[],
+    secret text, version bigint, sent_date date, sent_at timestamptz, untouched integer DEFAULT 7,
+    CHECK (i4 <> 13), UNIQUE (i8)
+);
+CREATE TABLE reading_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+SELECT attach_inbox('reading_inbox', 'readings', 'reading_rejects', '{
+    "id": "message_id", "t": {"copy": "t"}, "v": {"copy": "v"}, "c": {"copy": "c"}, "i2": {"copy": "i2"}, "i4": {"copy": "i4"},
+    "i8": {"copy": "i8"}, "n": {"copy": "n"}, "f": {"copy": "f"}, "b": {"copy": "b"}, "d": {"copy": "d"}, "ts": {"copy": "ts"},
+    "u": {"copy": "u"}, "ip": {"copy": "ip"}, "j": {"copy": "j"}, "js": {"copy": "j"}, "p": {"copy": "p"}, "tags": {"copy": "tags"},
+    "secret": {"mask": "t"}, "version": {"version": "version"}, "sent_date": "sent_date", "sent_at": "sent_at"}');
+INSERT INTO reading_inbox VALUES (id(1), '2026-03-01 12:00:00+00', '{"t":"text","v":"12345","c":"x","i2":-32768,"i4":"42","i8":9223372036854775807,
+    "n":1234.567,"f":1e-3,"b":"yes","d":"2026-02-28","ts":"2026-02-28T10:00:00Z","u":"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+    "ip":"2001:db8::/32","j":{"b":[1,2.50,null],"a":"\u00e9"},"p":100,"tags":"{a,b}","version":"1.2.3"}');
+SET timezone = 'UTC';
+\x on
+SELECT * FROM readings;
+\x off
+RESET timezone;
+-- Whatever a type, constraint or trigger refuses becomes a reject by itself; the others are stored.
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.t = 'refused' THEN RAISE EXCEPTION 'not this one: %', NEW.t; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE TABLE parents (u uuid PRIMARY KEY);
+ALTER TABLE readings ADD CONSTRAINT parent FOREIGN KEY (u) REFERENCES parents NOT VALID;
+CREATE INDEX long_texts ON readings (t);
+CREATE TABLE bad (n serial, body text);
+INSERT INTO bad (body) VALUES
+    ('{"i2":32768}'), ('{"i4":"SECRET"}'), ('{"i4":13}'), ('{"i8":9223372036854775807}'), ('{"n":12345.6}'), ('{"f":"SECRET"}'), ('{"b":"SECRET"}'),
+    ('{"d":"2026-02-30"}'), ('{"ts":"SECRET"}'), ('{"u":"SECRET"}'), ('{"u":"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A12"}'), ('{"ip":"300.1.1.1"}'),
+    ('{"j":{"SECRET":"\u0000"}}'), ('{"p":101}'), ('{"tags":"SECRET"}'), ('{"t":"refused"}'), ('{"v":"123456"}'), ('{"c":"1234"}'),
+    (format('{"t":"%s"}', (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 2000) n)));
+INSERT INTO reading_inbox SELECT id(1000 + n), now(), '{"t":"good"}' FROM generate_series(1, 100) n UNION ALL SELECT id(100 + n), now(), body FROM bad
+    UNION ALL SELECT id(2000 + n), now(), '{"t":"good"}' FROM generate_series(1, 100) n;
+TABLE counts;
+SELECT count(*) FROM readings WHERE t = 'good';
+SELECT left(body, 40) AS body, reason FROM bad JOIN reading_rejects ON message_id = id(100 + n) ORDER BY n;
+SELECT count(*) AS quoting FROM reading_rejects WHERE reason ~ 'SECRET|not this one';
+SELECT count(*) FILTER (WHERE unmask_pii(masked_body) <> body) AS altered FROM bad JOIN reading_rejects ON message_id = id(100 + n);
+-- All rows bad, more than a chunk.
+TRUNCATE readings, reading_rejects;
+INSERT INTO reading_inbox SELECT id(n), now(), '{"i4":"x"}' FROM generate_series(1, 6000) n;
+TABLE counts;
+-- A row that a trigger swallows would be an event lost: an error.
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.t = 'swallowed' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+CREATE TRIGGER swallow BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION swallow();
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(1), now(), '{"t":"good"}'), (id(2), now(), '{"t":"swallowed"}')$$);
+DROP TRIGGER swallow ON readings;
+CREATE RULE nothing AS ON INSERT TO reading_rejects DO INSTEAD NOTHING;
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(7000), now(), 'bad')$$);
+DROP RULE nothing ON reading_rejects;
+SELECT count(*) FROM readings;
+-- A column that appears, one that changes its type, one that goes: the inbox follows, or says what is wrong.
+ALTER TABLE readings ADD COLUMN more text, ALTER COLUMN i2 TYPE text;
+INSERT INTO reading_inbox VALUES (id(1), now(), '{"i2":"now text"}');
+SELECT i2 FROM readings;
+ALTER TABLE readings DROP COLUMN i2;
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
+DROP TABLE readings CASCADE;
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
+DROP VIEW reading_inbox;
+-- A partitioned table, whose unique index must have the partition key too: a redelivery has the same date.
+CREATE TABLE parts (m text NOT NULL, day date, id uuid, UNIQUE (day, id)) PARTITION BY RANGE (day);
+CREATE TABLE parts_march PARTITION OF parts FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');
+SELECT attach_inbox('part_inbox', 'parts', 'reading_rejects', '{"m": {"mask": "m"}, "day": "sent_date", "id": "message_id"}');
+TRUNCATE reading_rejects;
+INSERT INTO part_inbox VALUES (id(1), '2026-03-01', '{"m":"1"}'), (id(1), '2026-03-01', '{"m":"1"}'), (id(2), '2026-03-31', '{"m":"2"}'), (id(3), '2026-04-01', '{"m":"no partition"}');
+TABLE counts;
+SELECT tableoid::regclass, unmask_pii(m), day FROM parts ORDER BY 2;
+SELECT reason FROM reading_rejects;
+-- A view that Postgres can insert through, here with a check option.
+CREATE TABLE base (m text, region text, id uuid UNIQUE);
+CREATE VIEW eu AS SELECT * FROM base WHERE region = 'eu' WITH CHECK OPTION;
+SELECT attach_inbox('eu_inbox', 'eu', 'reading_rejects', '{"m": {"mask": "m"}, "region": {"copy": "region"}, "id": "message_id"}');
+TRUNCATE reading_rejects;
+INSERT INTO eu_inbox VALUES (id(1), now(), '{"m":"1","region":"eu"}'), (id(2), now(), '{"m":"2","region":"us"}'), (id(1), now(), '{"m":"1","region":"eu"}');
+TABLE counts;
+SELECT unmask_pii(m), region FROM base;
+SELECT reason FROM reading_rejects;
+-- Row-level security holds, for the owner of the inbox.
+CREATE ROLE tenant;
+GRANT CREATE, USAGE ON SCHEMA public TO tenant;
+GRANT INSERT, SELECT ON base, reading_rejects, counts TO tenant;
+ALTER TABLE base ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON base TO tenant USING (true) WITH CHECK (region = 'eu');
+SET ROLE tenant;
+SELECT attach_inbox('tenant_inbox', 'base', 'reading_rejects', '{"m": {"mask": "m"}, "region": {"copy": "region"}, "id": "message_id"}');
+INSERT INTO tenant_inbox VALUES (id(4), now(), '{"m":"1","region":"eu"}'), (id(5), now(), '{"m":"2","region":"us"}');
+TABLE counts;
+RESET ROLE;
+SELECT reason FROM reading_rejects WHERE message_id = id(5);
+REVOKE INSERT ON base FROM tenant;
+SELECT error_of($$INSERT INTO tenant_inbox VALUES (id(6), now(), '{"m":"1","region":"eu"}')$$);
+SELECT region FROM base;
+DROP VIEW tenant_inbox;
+DROP VIEW eu_inbox;
+DROP VIEW part_inbox;
+DROP OWNED BY tenant;
+DROP ROLE tenant;
+DROP TABLE parts, base, parents, bad, reading_rejects CASCADE;
+DROP DOMAIN percent;
+DROP FUNCTION refuse, swallow;
