@@ -44,7 +44,14 @@ pub(crate) struct Inbox {
     pub(crate) names: OnceCell<Vec<String>>,
     target_oid: pg_sys::Oid,
     rejects_oid: pg_sys::Oid,
-    /// Set when one of the relations changed: the next statement makes the inbox ready anew.
+}
+
+/// An inbox that this session has made ready.
+struct Ready {
+    inbox: Rc<Inbox>,
+    /// The inbox's view: attached again, it has another definition, and its triggers keep their oids.
+    view: pg_sys::Oid,
+    /// Set when the view, the target or the rejects changed: the next statement makes the inbox ready anew.
     stale: Cell<bool>,
 }
 
@@ -76,7 +83,7 @@ thread_local! {
     ///
     /// A backend is one thread, so this is the session's. Never dropped: at exit Postgres is no longer there to free
     /// the prepared statements.
-    static READY: ManuallyDrop<RefCell<HashMap<pg_sys::Oid, Rc<Inbox>>>> = ManuallyDrop::default();
+    static READY: ManuallyDrop<RefCell<HashMap<pg_sys::Oid, Ready>>> = ManuallyDrop::default();
 }
 
 /// Asks Postgres to tell of changed relations.
@@ -93,32 +100,35 @@ pub(crate) fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     READY.with(|ready| {
-        for inbox in ready.borrow().values() {
-            if relation == pg_sys::InvalidOid || [inbox.target_oid, inbox.rejects_oid].contains(&relation) {
-                inbox.stale.set(true);
+        for ready in ready.borrow().values() {
+            let relations = [ready.view, ready.inbox.target_oid, ready.inbox.rejects_oid];
+            if relation == pg_sys::InvalidOid || relations.contains(&relation) {
+                ready.stale.set(true);
             }
         }
     });
 }
 
 impl Inbox {
-    /// The inbox whose row trigger is `trigger` with the argument `definition`. Acts as the effective user, who must
-    /// be the inbox's owner.
+    /// The inbox with this view, whose row trigger is `trigger` with the argument `definition`. Acts as the effective
+    /// user, who must be the inbox's owner.
     pub(crate) fn ready(
+        view: pg_sys::Oid,
         trigger: pg_sys::Oid,
         definition: impl FnOnce() -> Result<Definition, Error>,
     ) -> Result<Rc<Self>, Error> {
-        let known = READY.with(|ready| ready.borrow().get(&trigger).cloned());
-        match known {
-            Some(inbox) if !inbox.stale.get() => Ok(inbox),
-            _ => {
-                let inbox = Rc::new(Self::compile(&definition()?)?);
-                // The old one is dropped after the borrow: freeing its statements calls Postgres.
-                let old = READY.with(|ready| ready.borrow_mut().insert(trigger, Rc::clone(&inbox)));
-                drop(old);
-                Ok(inbox)
-            }
+        let current = |ready: &&Ready| !ready.stale.get();
+        if let Some(inbox) =
+            READY.with(|all| all.borrow().get(&trigger).filter(current).map(|one| Rc::clone(&one.inbox)))
+        {
+            return Ok(inbox);
         }
+        let inbox = Rc::new(Self::compile(&definition()?)?);
+        let ready = Ready { inbox: Rc::clone(&inbox), view, stale: Cell::new(false) };
+        // The old one is dropped after the borrow: freeing its statements calls Postgres.
+        let old = READY.with(|all| all.borrow_mut().insert(trigger, ready));
+        drop(old);
+        Ok(inbox)
     }
 
     /// Checks a definition against the catalogs and prepares its statements.
@@ -177,7 +187,6 @@ impl Inbox {
             names: OnceCell::new(),
             target_oid: target.oid,
             rejects_oid: rejects.oid,
-            stale: Cell::new(false),
         })
     }
 
@@ -307,19 +316,21 @@ impl Relation {
     /// The columns of a unique index that has `column`, and besides it `others` at most.
     fn unique_index(&self, column: &str, others: &[String]) -> Result<Option<Vec<String>>, Error> {
         let indexes = select(
-            "SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.n)
+            "SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum), i.indimmediate
              FROM pg_catalog.pg_index i
              CROSS JOIN LATERAL pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, n)
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-             WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid
+             WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
                AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
              GROUP BY i.indexrelid
              HAVING pg_catalog.array_agg(a.attname::text) @> ARRAY[$2] AND pg_catalog.array_agg(a.attname::text) <@ $3
-             ORDER BY pg_catalog.count(*) LIMIT 1",
+             ORDER BY pg_catalog.count(*)",
             &[self.oid.into(), column.into(), others.to_vec().into()],
-            |row| row.get::<Vec<String>>(1),
+            |row| Ok((row.get::<Vec<String>>(1)?, row.get::<bool>(2)?)),
         )?;
-        Ok(indexes.into_iter().flatten().next())
+        // ON CONFLICT (columns) takes all indexes on these columns, and fails when one of them is deferrable.
+        let deferrable = |key: &Vec<String>| indexes.contains(&(Some(key.clone()), Some(false)));
+        Ok(indexes.iter().filter_map(|(key, _)| key.as_ref()).find(|key| !deferrable(key)).cloned())
     }
 }
 

@@ -85,8 +85,9 @@ impl<'a> Call<'a> {
                 batch::open(view);
             }
             INSTEAD_OF_ROW => {
-                let ready =
-                    || as_owner(self.owner(), || Inbox::ready(self.trigger.tgoid, || self.definition()));
+                let ready = || {
+                    as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, || self.definition()))
+                };
                 batch::append(view, self.owner(), ready, || self.message())?;
                 // NULL would take the row out of the count that the client sees. The tuple is Postgres's own.
                 return Ok(self.data.tg_trigtuple.into());

@@ -33,6 +33,8 @@ ALTER TABLE things ADD CONSTRAINT late UNIQUE (id) DEFERRABLE;
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id", "n": {"copy": "n"}}');
 CREATE UNIQUE INDEX ON things (id);
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE things DROP CONSTRAINT late;
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
 \t off
 \pset format aligned
 -- Without a message id it works, and says what that means.
@@ -43,6 +45,7 @@ TABLE counts;
 GRANT INSERT ON thing_inbox TO login_loader;
 SELECT attach_inbox('thing_inbox', 'things', 'thing_rejects', '{"a": {"mask": "a"}, "id": "message_id"}');
 SELECT has_table_privilege('login_loader', 'thing_inbox', 'INSERT');
+-- The session that has used the old rules uses the new ones.
 INSERT INTO thing_inbox (message_id, body) VALUES (id(1), '{"a":"1"}'), (id(1), '{"a":"1"}');
 TABLE counts;
 SELECT a, id FROM things ORDER BY id NULLS FIRST;
