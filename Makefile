@@ -1,0 +1,37 @@
+# The commands of this project. `make` alone lists them.
+
+SHELL := /bin/bash
+# The pg_config of the PostgreSQL to build for and to install into. dev/env.sh knows the default.
+export PG_CONFIG
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: ## Show the whole job on servers of its own; the first time takes up to 20 minutes
+	@dev/demo
+
+psql: ## Open psql on the servers of the demo: make -s psql ARGS='-qtA' < file.sql
+	@dev/psql $(ARGS)
+
+stop: ## Stop the servers of the demo and remove what they left
+	@dev/servers.py stop .demo
+
+test: ## Run all tests, on servers of their own
+	@dev/test
+
+build: ## Build the extension and the loader in release
+	@dev/install && dev/build
+
+install: ## Install the extension into a PostgreSQL that is there: make install PG_CONFIG=/path/to/pg_config
+	@dev/install && dev/build extension && dev/install-extension
+
+lint: ## Check formatting and lints
+	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the Rust code
+	@cargo fmt --all
+
+clean: stop ## Remove all that was built
+	@cargo clean
+
+.PHONY: help demo psql stop test build install lint fmt clean

@@ -1,0 +1,27 @@
+# Where the tools are and what must not reach them. Sourced by the scripts in dev/, from the top of the repository.
+# shellcheck shell=bash
+
+# Private servers are what these scripts work on: no setting of the caller's may send a client to another database
+# or another AWS account. PG_VERSION, RUSTFLAGS and CARGO_TARGET_DIR change what cargo and pgrx do or where.
+for name in ${!PG@} ${!AWS_@} ${!LOADER_@} RUSTFLAGS CARGO_TARGET_DIR; do
+    [[ $name == PG_CONFIG || $name == AWS_CA_BUNDLE ]] || unset "$name"
+done
+unset name
+
+# Set PG_CONFIG to build for and run on another PostgreSQL. Debian's own /usr/bin/pg_config is the newest one's.
+export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+# Stands in for `cargo pgrx init`: nothing is read from or written to ~/.pgrx.
+export PGRX_PG_CONFIG_PATH=$PG_CONFIG
+
+# What takes long to install and is the same for every clone of the repository.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/pg_mask
+
+MINISTACK_VENV=$CACHE/ministack-$(sed -n 's/^ministack==//p' dev/requirements.txt)
+export MINISTACK_PYTHON=$MINISTACK_VENV/bin/python
+
+# cargo-pgrx must be of the very version of pgrx; one on the PATH that is serves as well.
+PGRX_VERSION=$(sed -n 's/^pgrx = "=\(.*\)"$/\1/p' Cargo.toml)
+CARGO_PGRX=$CACHE/cargo-pgrx-$PGRX_VERSION/bin/cargo-pgrx
+if [[ $(cargo-pgrx pgrx --version 2>/dev/null) == "cargo-pgrx $PGRX_VERSION" ]]; then
+    CARGO_PGRX=$(command -v cargo-pgrx)
+fi

@@ -1,0 +1,25 @@
+//! How long to wait before trying again.
+
+use std::time::Duration;
+
+/// Doubles `base` with each failed `attempt` (0 is the first) up to `cap`, then takes between half and all of
+/// it at random, so that pollers and loaders that failed together do not come back together.
+pub(crate) fn delay(attempt: u32, base: Duration, cap: Duration) -> Duration {
+    let ceiling = base.saturating_mul(1 << attempt.min(16)).min(cap);
+    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_and_never_past_it() {
+        let (base, cap) = (Duration::from_millis(100), Duration::from_secs(1));
+        for attempt in 0..40 {
+            let ceiling = base.saturating_mul(1 << attempt.min(16)).min(cap);
+            let wait = delay(attempt, base, cap);
+            assert!(wait >= ceiling / 2 && wait <= ceiling, "attempt {attempt}: {wait:?}");
+        }
+    }
+}

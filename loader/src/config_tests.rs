@@ -1,0 +1,97 @@
+use clap::builder::Resettable;
+
+use super::*;
+
+/// Parses without the environment of whoever runs the tests. That variables are read, and lose against the
+/// command line, is tested on the binary, in `tests/command_line.rs`.
+fn parse(args: &[&str]) -> Result<Config, String> {
+    let command = Config::command().mut_args(|arg| arg.env(Resettable::Reset));
+    let matches = command.try_get_matches_from([&["loader"], args].concat()).map_err(|e| e.to_string())?;
+    let mut config = Config::from_arg_matches(&matches).map_err(|e| e.to_string())?;
+    config.validate().map_err(|e| e.to_string())?;
+    Ok(config)
+}
+
+fn refusal(args: &[&str]) -> String {
+    parse(args).err().unwrap_or_else(|| panic!("{args:?} were taken"))
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Config::command().debug_assert();
+}
+
+#[test]
+fn defaults_are_as_documented() {
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.queue_url.as_deref(), config.queue.as_str()), (None, "login-queue"));
+    assert!(config.endpoint_url.is_none() && config.database_url.is_none());
+    assert_eq!(config.inbox, "login_inbox");
+    assert_eq!((config.pollers, config.wait(), config.visibility), (4, 5, 120));
+    assert_eq!((config.batch_size, config.batch_bytes, config.linger), (5000, 8 << 20, 500));
+    assert_eq!((config.drain, config.dry_run, config.grace), (false, false, 25));
+    assert_eq!((config.log_format, config.log_level), (LogFormat::Auto, LogLevel::Info));
+}
+
+#[test]
+fn every_option_has_an_environment_variable() {
+    for arg in Config::command().get_arguments() {
+        let automatic = ["help", "version"].contains(&arg.get_id().as_str());
+        assert!(automatic || arg.get_env().is_some(), "{} has none", arg.get_id());
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for args in [
+        ["--wait", "21"],
+        ["--visibility", "0"],
+        ["--visibility", "43201"],
+        ["--pollers", "0"],
+        ["--batch-size", "0"],
+        ["--batch-bytes", "1MB"],
+        ["--linger", "soon"],
+        ["--log-format", "xml"],
+        ["--log-level", "trace"],
+        ["--endpoint-url", "localhost:9324"],
+        ["--queue-url", "login-queue"],
+    ] {
+        assert!(refusal(&args).contains(args[0]), "{args:?}");
+    }
+}
+
+#[test]
+fn visibility_must_exceed_the_time_of_a_receive_call() {
+    assert!(refusal(&["--visibility", "10"]).contains("--visibility 10 is too short"));
+    assert!(refusal(&["--visibility", "30", "--linger", "25000"]).contains("plus --linger"));
+    parse(&["--visibility", "11"]).unwrap();
+    // Draining polls shortly.
+    parse(&["--visibility", "7", "--drain"]).unwrap();
+}
+
+#[test]
+fn drain_and_dry_run_exclude_each_other() {
+    assert!(refusal(&["--drain", "--dry-run"]).contains("exclude each other"));
+}
+
+#[test]
+fn empty_values_count_as_not_set() {
+    let config = parse(&["--queue-url", "", "--endpoint-url", "", "--database-url", ""]).unwrap();
+    assert!(config.queue_url.is_none() && config.endpoint_url.is_none() && config.database_url.is_none());
+}
+
+#[test]
+fn the_endpoint_of_the_service_wins_over_the_general_one_and_loses_to_the_command_line() {
+    let endpoint = |args: &[&str], of_service: &str| {
+        let matches = Config::command()
+            .mut_args(|arg| arg.env(Resettable::Reset))
+            .try_get_matches_from([&["loader"], args].concat())
+            .unwrap();
+        let mut config = Config::from_arg_matches(&matches).unwrap();
+        config.prefer_service_endpoint(&matches, Some(of_service.to_owned()));
+        config.endpoint_url
+    };
+    assert_eq!(endpoint(&[], "http://sqs").as_deref(), Some("http://sqs"));
+    assert_eq!(endpoint(&["--endpoint-url", "http://cli"], "http://sqs").as_deref(), Some("http://cli"));
+    assert_eq!(endpoint(&[], ""), None);
+}

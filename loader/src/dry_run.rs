@@ -1,0 +1,110 @@
+//! A dry run: what would the database do with what is in the queue?
+
+use std::fmt;
+
+use tracing::info;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::ledger::Ledger;
+use crate::message::Message;
+use crate::pipeline::{limits, release_all};
+use crate::queue::Queue;
+use crate::shutdown::Shutdown;
+use crate::sink::{Sink, Verdict};
+use crate::stats::Counts;
+
+/// A queue that gives nothing so many times in a row has nothing more for now.
+const EMPTY_RECEIVES: u32 = 2;
+
+/// The outcome. Its `Display` is what the loader prints, which scripts read.
+pub(crate) struct Report {
+    received: usize,
+    counts: Counts,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { stored, duplicate, rejected } = self.counts;
+        write!(
+            f,
+            "dry run: received {}, would store {stored}, duplicate {duplicate}, rejected {rejected}; \
+             nothing was stored, all messages are visible again",
+            self.received
+        )
+    }
+}
+
+/// Receives one batch at most, puts it into the inbox, rolls back, and makes the messages visible again.
+pub(crate) async fn run(
+    config: &Config,
+    queue: &Queue,
+    sink: Sink,
+    shutdown: &Shutdown,
+) -> Result<Report, Error> {
+    let ledger = Ledger::default();
+    let report = tokio::select! {
+        report = attempt(config, queue, sink, shutdown, &ledger) => report,
+        () = shutdown.abandoning() => Ok(Report { received: 0, counts: Counts::default() }),
+    };
+    if release_all(queue, &ledger).await || report.is_err() {
+        report
+    } else {
+        Err(Error::Queue(format!(
+            "nothing was stored, but not all messages could be made visible again; they are hidden for up \
+             to {} s",
+            config.visibility
+        )))
+    }
+}
+
+async fn attempt(
+    config: &Config,
+    queue: &Queue,
+    mut sink: Sink,
+    shutdown: &Shutdown,
+    ledger: &Ledger,
+) -> Result<Report, Error> {
+    let batch = receive(config, queue, shutdown, ledger).await?;
+    info!(messages = batch.len(), "received; trying them in the database");
+    let counts =
+        if batch.is_empty() { Counts::default() } else { sink.store(&batch, Verdict::RollBack).await? };
+    sink.close().await;
+    Ok(Report { received: batch.len(), counts })
+}
+
+async fn receive(
+    config: &Config,
+    queue: &Queue,
+    shutdown: &Shutdown,
+    ledger: &Ledger,
+) -> Result<Vec<Message>, Error> {
+    let limits = limits(config);
+    let (mut batch, mut bytes, mut empty) = (Vec::new(), 0, 0);
+    while batch.len() < limits.size
+        && bytes < limits.bytes
+        && empty < EMPTY_RECEIVES
+        && !shutdown.is_stopping()
+    {
+        let messages = queue.receive(ledger).await?;
+        empty = if messages.is_empty() { empty + 1 } else { 0 };
+        bytes += messages.iter().map(Message::size).sum::<usize>();
+        batch.extend(messages);
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_reads_as_documented() {
+        let report = Report { received: 6, counts: Counts { stored: 3, duplicate: 2, rejected: 1 } };
+        assert_eq!(
+            report.to_string(),
+            "dry run: received 6, would store 3, duplicate 2, rejected 1; nothing was stored, all messages \
+             are visible again"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! What can end a run, and the exit code of each.
+
+/// Why the loader could not do its work.
+///
+/// The texts say what to do about it. They are built from codes, names and counts; no variant may carry an
+/// event, a message body, a password or a whole connection string, since whatever is here ends up in a log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line or the environment asks for something that cannot be.
+    #[error("{0}")]
+    Config(String),
+    /// SQS refused, or could not be reached.
+    #[error("SQS: {0}")]
+    Queue(String),
+    /// `PostgreSQL` refused, could not be reached, or is not set up.
+    #[error("PostgreSQL: {0}")]
+    Database(String),
+    /// The inbox did not say what became of every event that it was sent.
+    #[error(
+        "the inbox did not account for every event: {sent} were sent, {}. The transaction was rolled back \
+         and nothing of it was deleted from SQS. Look at session_replication_role of the loader's role and \
+         database (it must be 'origin') and at the triggers of the inbox (psql: \\d+ on it shows three of \
+         pg_mask)",
+        tell(*.accounted)
+    )]
+    Count {
+        /// Events in the batch.
+        sent: u64,
+        /// stored + duplicate + rejected; `None` where the inbox saw no statement at all.
+        accounted: Option<i128>,
+    },
+    /// A fault of the loader itself.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+impl Error {
+    /// The exit code of the process, as `--help` documents it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Internal(_) => 1,
+            Self::Config(_) => 2,
+            Self::Queue(_) => 3,
+            Self::Database(_) => 4,
+            Self::Count { .. } => 5,
+        }
+    }
+}
+
+fn tell(accounted: Option<i128>) -> String {
+    match accounted {
+        Some(n) => format!("stored, duplicate and rejected add up to {n}"),
+        None => "and its triggers did not run".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_error_has_its_own_exit_code() {
+        let text = String::new;
+        let all = [
+            Error::Internal(text()),
+            Error::Config(text()),
+            Error::Queue(text()),
+            Error::Database(text()),
+            Error::Count { sent: 2, accounted: None },
+        ];
+        assert_eq!(all.map(|e| e.exit_code()), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_wrong_count_says_what_to_look_at() {
+        let none = Error::Count { sent: 7, accounted: None }.to_string();
+        assert!(none.contains("7 were sent, and its triggers did not run"), "{none}");
+        assert!(none.contains("session_replication_role"), "{none}");
+        let some = Error::Count { sent: 7, accounted: Some(6) }.to_string();
+        assert!(some.contains("add up to 6"), "{some}");
+    }
+}

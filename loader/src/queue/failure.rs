@@ -1,0 +1,175 @@
+//! What went wrong in a call of SQS, in words that are fit for a log.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+
+use crate::error::Error;
+
+/// Codes of errors that trying again does not mend. AWS sends them with several spellings and prefixes, so a
+/// code counts that contains one of these.
+const CANNOT_HEAL: [&str; 15] = [
+    "NonExistentQueue",
+    "QueueDoesNotExist",
+    "InvalidAddress",
+    "UnsupportedOperation",
+    "AccessDenied",
+    "NotAuthorized",
+    "InvalidClientTokenId",
+    "UnrecognizedClient",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "MissingAuthenticationToken",
+    "InvalidSecurity",
+    "OptInRequired",
+    "KmsNotFound",
+];
+
+/// A call of SQS that failed after the SDK's own retries.
+///
+/// The SDK's errors hold the raw answer, which for a receive call is made of message bodies. Their Debug
+/// output, which the SDK's own error formatting uses, shows it. So only what is known to be harmless is taken
+/// from them: the code, the service's message, the kind, and the words of the operating system.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    call: &'static str,
+    code: Option<String>,
+    text: String,
+}
+
+impl Failure {
+    /// Reads an error of the SDK.
+    pub(crate) fn of<E: ProvideErrorMetadata>(call: &'static str, error: &SdkError<E, HttpResponse>) -> Self {
+        let text = match error {
+            SdkError::ServiceError(e) => match e.err().message() {
+                Some(message) => message.to_owned(),
+                None => format!("HTTP status {}, no reason given", e.raw().status().as_u16()),
+            },
+            SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+            SdkError::DispatchFailure(e) if e.is_timeout() => "no connection in time".to_owned(),
+            SdkError::DispatchFailure(e) => match e.as_connector_error() {
+                Some(connector) => innermost(connector),
+                None => "the request could not be sent".to_owned(),
+            },
+            SdkError::ResponseError(_) => "the answer cannot be read; is this an SQS endpoint?".to_owned(),
+            _ => "the request could not be made".to_owned(),
+        };
+        let code = error.as_service_error().and_then(|e| e.code()).map(str::to_owned);
+        Self { call, code, text }
+    }
+
+    /// A request that could not be built.
+    pub(super) fn internal(call: &'static str, error: &dyn StdError) -> Self {
+        Self { call, code: None, text: error.to_string() }
+    }
+
+    /// Whether trying again is pointless.
+    pub(crate) fn is_final(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| CANNOT_HEAL.iter().any(|c| code.contains(c)))
+    }
+
+    /// Whether SQS answered at all.
+    pub(super) fn is_answer(&self) -> bool {
+        self.code.is_some()
+    }
+
+    /// Whether the queue is not there.
+    pub(super) fn is_no_queue(&self) -> bool {
+        self.code.as_ref().is_some_and(|c| c.contains("NonExistentQueue") || c.contains("QueueDoesNotExist"))
+    }
+
+    fn advice(&self) -> String {
+        let has = |part: &str| self.code.as_ref().is_some_and(|code| code.contains(part));
+        if self.is_no_queue() {
+            ". Does the queue still exist, in this region and account?".to_owned()
+        } else if has("AccessDenied") || has("NotAuthorized") {
+            let action = self.call.trim_end_matches("Batch");
+            format!(
+                ". Allow the credentials sqs:{action} on the queue (`loader --help` lists what is needed)"
+            )
+        } else if has("Signature") || has("Token") || has("Client") || has("AccessKey") {
+            ". Are the AWS credentials right, and is this machine's clock?".to_owned()
+        } else {
+            String::new()
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: ", self.call)?;
+        if let Some(code) = &self.code {
+            write!(f, "{code}: ")?;
+        }
+        write!(f, "{}{}", self.text.trim_end_matches('.'), self.advice())
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Queue(failure.to_string())
+    }
+}
+
+/// What an error comes down to. The last cause is the operating system's or the TLS library's: "Connection
+/// refused (os error 111)".
+pub(super) fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::error::ErrorMetadata;
+    use aws_sdk_sqs::operation::receive_message::ReceiveMessageError;
+
+    use super::*;
+
+    const BODY: &str = "{\"ip\":\"199.172.111.135\"}";
+
+    fn service(code: &str) -> Failure {
+        let error = ReceiveMessageError::generic(ErrorMetadata::builder().code(code).message("why.").build());
+        Failure::of("ReceiveMessage", &SdkError::service_error(error, answer()))
+    }
+
+    fn answer() -> HttpResponse {
+        HttpResponse::new(400.try_into().unwrap(), BODY.into())
+    }
+
+    #[test]
+    fn what_cannot_heal_is_told_from_what_can() {
+        for code in
+            ["AWS.SimpleQueueService.NonExistentQueue", "AccessDeniedException", "KMS.AccessDeniedException"]
+        {
+            assert!(service(code).is_final(), "{code}");
+        }
+        for code in
+            ["ThrottlingException", "InternalError", "ServiceUnavailable", "ExpiredToken", "OverLimit"]
+        {
+            assert!(!service(code).is_final(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_code_reason_and_what_to_do() {
+        assert_eq!(
+            service("AccessDenied").to_string(),
+            "ReceiveMessage failed: AccessDenied: why. Allow the credentials sqs:ReceiveMessage on the \
+             queue (`loader --help` lists what is needed)"
+        );
+    }
+
+    #[test]
+    fn a_failure_never_shows_the_answer_of_the_service() {
+        let unreadable: SdkError<ReceiveMessageError> = SdkError::response_error(BODY, answer());
+        for failure in [service("X"), Failure::of("ReceiveMessage", &unreadable)] {
+            assert!(!format!("{failure} {failure:?}").contains("199."), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The inbox: one connection to `PostgreSQL`, and one transaction for each batch.
+
+mod fault;
+mod preflight;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, CopyInSink, NoTls, SimpleQueryMessage, Statement};
+use tracing::debug;
+
+use crate::backoff;
+use crate::copy::Encoder;
+use crate::error::Error;
+use crate::message::Message;
+use crate::postgres_config::servers;
+use crate::stats::Counts;
+
+/// How often a batch is tried that others' transactions get in the way of.
+const TRIES: u32 = 5;
+/// How long the whole of logging in may take beyond connecting. A server that accepts and says nothing would
+/// otherwise be waited for for ever.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What becomes of a transaction that the inbox has accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Keep it.
+    Commit,
+    /// It was only to see what would happen.
+    RollBack,
+}
+
+/// A connection whose inbox has been looked at and found in order.
+pub(crate) struct Sink {
+    client: Client,
+    /// Ends with the connection, and then knows why it ended.
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+    /// Begins a transaction and reads the number of the session's last inbox statement, in one round trip.
+    begin: String,
+    copy: Statement,
+    counts: Statement,
+}
+
+/// Why a batch was not stored.
+enum Failed {
+    Database(tokio_postgres::Error),
+    /// COMMIT was sent and not answered with yes: whether it happened is not known.
+    Commit(tokio_postgres::Error),
+    Count {
+        accounted: Option<i128>,
+    },
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Failed {
+    /// Whether the server took the transaction back because of another one.
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Database(e) | Self::Commit(e) => {
+                [Some(&SqlState::T_R_SERIALIZATION_FAILURE), Some(&SqlState::T_R_DEADLOCK_DETECTED)]
+                    .contains(&e.code())
+            }
+            Self::Count { .. } => false,
+        }
+    }
+}
+
+impl Sink {
+    /// Connects, and makes sure that the inbox is there, is an inbox, and takes what this role sends.
+    pub(crate) async fn open(config: &Config, inbox: &str) -> Result<Self, Error> {
+        let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
+        let limit = config.get_connect_timeout().copied().unwrap_or_default() * hosts + LOGIN_TIMEOUT;
+        let (client, connection) = timeout(limit, config.connect(NoTls))
+            .await
+            .map_err(|_| {
+                Error::Database(format!("{} did not answer within {} s", servers(config), limit.as_secs()))
+            })?
+            .map_err(|e| fault::of_connecting(&e, config))?;
+        let connection = tokio::spawn(connection);
+        let statements = preflight::run(&client, inbox).await?;
+        let prepare = async |sql: &str| client.prepare(sql).await.map_err(|e| fault::of_preparing(&e));
+        let copy = prepare(&statements.copy).await?;
+        let counts = prepare(&statements.counts).await?;
+        Ok(Self { client, connection, begin: statements.begin, copy, counts })
+    }
+
+    /// Puts a batch into the inbox, and commits only if the inbox says of every event what became of it.
+    ///
+    /// An error means that nothing may be deleted: the transaction was rolled back, or its COMMIT went
+    /// unanswered.
+    pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Counts, Error> {
+        let mut attempt = 0;
+        loop {
+            match self.attempt(batch, verdict).await {
+                Ok(counts) => return Ok(counts),
+                Err(failed) => {
+                    // On a lost connection this fails as well, and the server has rolled back by itself.
+                    _ = self.client.batch_execute("ROLLBACK").await;
+                    attempt += 1;
+                    if !failed.is_conflict() || attempt == TRIES {
+                        return Err(self.explain(failed, batch.len()).await);
+                    }
+                    debug!(attempt, "another transaction got in the way; trying the batch again");
+                    sleep(backoff::delay(attempt, Duration::from_millis(50), Duration::from_secs(2))).await;
+                }
+            }
+        }
+    }
+
+    /// Says goodbye to the server, which would otherwise log a lost connection.
+    pub(crate) async fn close(self) {
+        drop(self.client);
+        _ = timeout(Duration::from_secs(1), self.connection).await;
+    }
+
+    async fn attempt(&self, batch: &[Message], verdict: Verdict) -> Result<Counts, Failed> {
+        let before = self.begin().await?;
+        self.copy(batch).await?;
+        // The command tag of COPY proves nothing: where the inbox's triggers do not fire, it is the same.
+        let row = self.client.query_opt(&self.counts, &[]).await?;
+        let counts = match row {
+            Some(row) => {
+                let accounts = Accounts {
+                    statement: row.try_get(0)?,
+                    stored: row.try_get(1)?,
+                    duplicate: row.try_get(2)?,
+                    rejected: row.try_get(3)?,
+                };
+                accounts.check(before, batch.len())
+            }
+            None => Err(Failed::Count { accounted: None }),
+        }?;
+        match verdict {
+            // Everything above was answered without an error, so this COMMIT cannot be the one of an aborted
+            // transaction, which the server would answer with a mere "ROLLBACK".
+            Verdict::Commit => self.client.batch_execute("COMMIT").await.map_err(Failed::Commit)?,
+            Verdict::RollBack => self.client.batch_execute("ROLLBACK").await?,
+        }
+        Ok(counts)
+    }
+
+    /// Begins, and returns the number of the session's last inbox statement. Read anew each time, since
+    /// behind a connection pooler the session may be another one than that of the last batch.
+    async fn begin(&self) -> Result<Option<i64>, tokio_postgres::Error> {
+        let answers = self.client.simple_query(&self.begin).await?;
+        Ok(answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        }))
+    }
+
+    async fn copy(&self, batch: &[Message]) -> Result<(), tokio_postgres::Error> {
+        let stream: CopyInSink<Bytes> = self.client.copy_in(&self.copy).await?;
+        let mut stream = pin!(stream);
+        let mut encoder = Encoder::new();
+        for message in batch {
+            if let Some(chunk) = encoder.push(message) {
+                stream.feed(chunk).await?;
+            }
+        }
+        stream.feed(encoder.finish()).await?;
+        stream.finish().await?;
+        Ok(())
+    }
+
+    async fn explain(&mut self, failed: Failed, sent: usize) -> Error {
+        match failed {
+            Failed::Count { accounted } => Error::Count { sent: sent as u64, accounted },
+            Failed::Database(e) => Error::Database(format!(
+                "a batch of {sent} messages was not stored: {}",
+                self.reason(&e).await
+            )),
+            Failed::Commit(e) => Error::Database(format!(
+                "COMMIT of a batch of {sent} messages was not confirmed: {}. None of them is deleted; those \
+                 that were stored will be found duplicates",
+                self.reason(&e).await
+            )),
+        }
+    }
+
+    /// What `error` says, or why the connection ended where it says no more than that.
+    async fn reason(&mut self, error: &tokio_postgres::Error) -> String {
+        if error.is_closed()
+            && let Ok(Ok(Err(reason))) = timeout(Duration::from_secs(1), &mut self.connection).await
+        {
+            let reason =
+                if reason.is_closed() { "the server closed it".into() } else { fault::describe(&reason) };
+            return format!("the connection was lost: {reason}");
+        }
+        fault::describe(error)
+    }
+}
+
+/// A row of `inbox_counts()`.
+struct Accounts {
+    statement: i64,
+    stored: i64,
+    duplicate: i64,
+    rejected: i64,
+}
+
+impl Accounts {
+    /// The counts, if they are of a statement after number `before` and account for `sent` events.
+    fn check(&self, before: Option<i64>, sent: usize) -> Result<Counts, Failed> {
+        if before.is_some_and(|before| self.statement <= before) {
+            return Err(Failed::Count { accounted: None });
+        }
+        let parts = [self.stored, self.duplicate, self.rejected];
+        let accounted = parts.iter().map(|n| i128::from(*n)).sum();
+        let wrong = Failed::Count { accounted: Some(accounted) };
+        if usize::try_from(accounted) != Ok(sent) {
+            return Err(wrong);
+        }
+        match parts.map(u64::try_from) {
+            [Ok(stored), Ok(duplicate), Ok(rejected)] => Ok(Counts { stored, duplicate, rejected }),
+            _ => Err(wrong),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(before: Option<i64>, row: [i64; 4], sent: usize) -> Result<Counts, Option<i128>> {
+        let [statement, stored, duplicate, rejected] = row;
+        Accounts { statement, stored, duplicate, rejected }.check(before, sent).map_err(|failed| match failed
+        {
+            Failed::Count { accounted } => accounted,
+            Failed::Database(_) | Failed::Commit(_) => panic!("not a wrong count"),
+        })
+    }
+
+    #[test]
+    fn only_a_new_statement_that_accounts_for_every_event_is_committed() {
+        let counts = Counts { stored: 3, duplicate: 2, rejected: 1 };
+        assert_eq!(check(None, [1, 3, 2, 1], 6), Ok(counts));
+        assert_eq!(check(Some(1), [2, 3, 2, 1], 6), Ok(counts));
+        // The counts of the statement before, because the triggers did not fire for this one.
+        assert_eq!(check(Some(2), [2, 3, 2, 1], 6), Err(None));
+        assert_eq!(check(None, [1, 3, 2, 1], 7), Err(Some(6)));
+        assert_eq!(check(None, [1, 3, 2, 1], 5), Err(Some(6)));
+        assert_eq!(check(None, [1, 7, -1, 0], 6), Err(Some(6)));
+    }
+}

@@ -1,0 +1,84 @@
+//! What the command line and the environment do, on the binary itself and without any server.
+
+use std::process::{Command, Output};
+
+/// The binary without anything of the environment that the tests run in.
+fn loader(args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loader"))
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .output()
+        .expect("the loader starts")
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A database that nothing listens for, so that a valid configuration ends with exit code 4, and at once.
+const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d");
+
+#[test]
+fn help_tells_exit_codes_and_rights_and_shows_no_password() {
+    let output = loader(&["--help"], &[NOWHERE, ("LOADER_POLLERS", "17")]);
+    let help = text(&output);
+    assert!(output.status.success());
+    for wanted in
+        ["Exit codes:", "sqs:DeleteMessage", "INSERT on the inbox", "LOADER_POLLERS=17", "DATABASE_URL"]
+    {
+        assert!(help.contains(wanted), "{wanted} is missing in {help}");
+    }
+    assert!(!help.contains("hunter2"));
+}
+
+#[test]
+fn a_bad_value_is_a_usage_error_wherever_it_comes_from() {
+    for (args, env) in [
+        (["--wait", "21"].as_slice(), None),
+        (&[], Some(("LOADER_WAIT", "21"))),
+        (&[], Some(("LOADER_VISIBILITY", "5"))),
+        (&[], Some(("AWS_ENDPOINT_URL", "localhost:9324"))),
+        (&[], Some(("PGPORT", "x"))),
+        (&["--no-such-option"], None),
+    ] {
+        let env: Vec<_> = env.into_iter().collect();
+        let output = loader(args, &env);
+        assert_eq!(output.status.code(), Some(2), "{args:?} {env:?}: {}", text(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment() {
+    let bad = ("LOADER_VISIBILITY", "5");
+    assert_eq!(loader(&[], &[NOWHERE, bad]).status.code(), Some(2));
+    assert_eq!(loader(&["--visibility", "60"], &[NOWHERE, bad]).status.code(), Some(4));
+}
+
+#[test]
+fn switches_can_be_set_in_the_environment() {
+    let both = [NOWHERE, ("LOADER_DRAIN", "true"), ("LOADER_DRY_RUN", "1")];
+    assert!(text(&loader(&[], &both)).contains("exclude each other"));
+    for off in ["", "0", "false", "no"] {
+        let output = loader(&["--drain"], &[NOWHERE, ("LOADER_DRY_RUN", off)]);
+        assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    }
+}
+
+#[test]
+fn an_error_names_the_server_and_never_the_password() {
+    let output = loader(&["--log-level", "debug"], &[NOWHERE]);
+    let said = text(&output);
+    assert!(said.contains("127.0.0.1:1 cannot be reached"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn the_log_is_json_without_a_terminal_and_human_on_request() {
+    let json = loader(&[], &[NOWHERE]);
+    let line: serde_json::Value = serde_json::from_slice(&json.stderr).expect("one line of JSON");
+    assert_eq!((&line["level"], &line["exit_code"]), (&"ERROR".into(), &4.into()));
+    let human = loader(&["--log-format", "human"], &[NOWHERE]);
+    assert!(text(&human).contains(" ERROR PostgreSQL: 127.0.0.1:1"), "{}", text(&human));
+}

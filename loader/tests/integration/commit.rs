@@ -1,0 +1,141 @@
+//! Delete after commit: what is not committed is not deleted, whatever happens in between.
+
+use std::pin::pin;
+
+use crate::common::{Depth, Proxy, Summary, World, events, eventually};
+
+#[tokio::test]
+async fn a_message_is_deleted_only_after_commit() {
+    World::run(async |world| {
+        let proxy = Proxy::start().await;
+        let lock = world.lock_logins().await;
+        world.queue.send(&events(30)).await;
+        let loader = world.loader().through(&proxy).options("--drain").start();
+        world.backends_in_copy(1).await;
+
+        // The batch hangs in mid-transaction: nothing may be gone.
+        let depth = world.queue.depth().await;
+        assert_eq!(depth.visible + depth.hidden, 30);
+        assert_eq!(proxy.deletes().len(), 0, "delete calls before anything was committed");
+
+        lock.batch_execute("COMMIT").await.unwrap();
+        let ended = loader.end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(30));
+        assert_eq!(world.queue.depth().await, Depth::EMPTY);
+        world.assert_each_stored_once(30).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_delete_is_of_messages_that_others_can_see_in_the_database() {
+    World::run(async |world| {
+        let proxy = Proxy::asking().await;
+        let mut bodies = events(390);
+        bodies.extend((0..10).map(|n| format!("no JSON {n}")));
+        world.queue.send(&bodies).await;
+        let loader = world.loader().through(&proxy).options("--drain --batch-size 50").start();
+
+        let mut deleted = 0;
+        let mut ended = pin!(loader.end());
+        let ended = loop {
+            tokio::select! {
+                ended = &mut ended => break ended.expect(0),
+                delete = proxy.next_delete() => {
+                    let ids = proxy.message_ids(&delete.receipts);
+                    assert_eq!(world.number(COMMITTED, &[&ids]).await, ids.len(), "committed of those that are about to be deleted");
+                    deleted += ids.len();
+                    assert!(world.logins().await + world.rejects().await >= deleted);
+                    delete.pass();
+                }
+            }
+        };
+        assert_eq!(deleted, 400);
+        let expected = Summary { received: 400, stored: 390, duplicate: 0, rejected: 10, deleted: 400 };
+        assert_eq!(ended.summary(), expected);
+    })
+    .await;
+}
+
+const COMMITTED: &str = "
+    SELECT count(*) FROM (
+        SELECT message_id FROM user_logins UNION ALL SELECT message_id FROM login_rejects) AS stored
+    WHERE message_id::text = ANY ($1)";
+
+#[tokio::test]
+async fn a_commit_that_fails_deletes_nothing() {
+    World::run(async |world| {
+        // The inbox checks the deferred constraints of its own target within the flush; this one is of another table,
+        // and so it is COMMIT that fails.
+        world
+            .sql(
+                "CREATE TABLE audit (at timestamptz);
+                 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN INSERT INTO public.audit VALUES (pg_catalog.now()); RETURN NULL; END $$;
+                 CREATE TRIGGER note AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCTION note();
+                 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN RAISE EXCEPTION 'the audit is closed'; END $$;
+                 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON audit DEFERRABLE INITIALLY DEFERRED
+                     FOR EACH ROW EXECUTE FUNCTION refuse();",
+            )
+            .await;
+        let proxy = Proxy::start().await;
+        world.queue.send(&events(25)).await;
+        let ended = world.loader().through(&proxy).options("--drain").end().await.expect(4);
+        let ended = ended.says(&["COMMIT", "not confirmed", "the audit is closed"]);
+        assert_eq!((ended.summary().stored, ended.summary().deleted), (0, 0), "stored, deleted");
+        assert_eq!(proxy.deletes().len(), 0, "delete calls");
+        assert_eq!(world.queue.depth().await, Depth::visible(25));
+        assert_eq!(world.logins().await, 0);
+
+        world.sql("DROP TRIGGER refuse ON audit").await;
+        let ended = world.loader().until_empty(&world.queue).await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(25));
+        world.assert_each_stored_once(25).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn killed_between_commit_and_delete_nothing_is_doubled() {
+    World::run(async |world| {
+        // Its deletes hang in the proxy until the end of the test.
+        let proxy = Proxy::asking().await;
+        world.queue.send(&events(40)).await;
+        // As short a visibility as can be, since the second run has to wait for its end.
+        let loader = world.loader().through(&proxy).options("--wait 0 --pollers 1 --visibility 6").start();
+        eventually("all rows committed", async || world.logins().await == 40).await;
+        proxy.next_delete().await.receipts.first().unwrap();
+        loader.signal("KILL").await;
+        assert_eq!(loader.end().await.code, None);
+        let depth = world.queue.depth().await;
+        assert_eq!(depth.visible + depth.hidden, 40, "nothing was deleted");
+
+        let ended = world.loader().options("--drain").end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::duplicate(40));
+        world.assert_each_stored_once(40).await;
+        assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_mid_batch_loses_nothing() {
+    World::run(async |world| {
+        let proxy = Proxy::start().await;
+        let lock = world.lock_logins().await;
+        world.queue.send(&events(30)).await;
+        let loader = world.loader().through(&proxy).options("--drain").start();
+        let pid = world.backends_in_copy(1).await[0];
+        world.db.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        loader.end().await.expect(4).says(&["was not stored", "57P01"]);
+        assert_eq!(proxy.deletes().len(), 0, "delete calls");
+        assert_eq!(world.queue.depth().await, Depth::visible(30));
+        lock.batch_execute("COMMIT").await.unwrap();
+
+        let ended = world.loader().until_empty(&world.queue).await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(30));
+        world.assert_each_stored_once(30).await;
+    })
+    .await;
+}

@@ -1,0 +1,80 @@
+//! As much HTTP/1.1 as there is between the AWS SDK and an SQS server: messages whose length the head tells.
+
+use std::io::{Error, ErrorKind, Result};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// A request or an answer.
+pub(super) struct Message {
+    /// The first line.
+    pub(super) start: String,
+    /// Names and values, but for those that say how the message is sent.
+    headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Message {
+    /// An answer that the proxy makes up.
+    pub(super) fn answer(status: u16, body: &serde_json::Value) -> Self {
+        let headers = vec![("content-type".to_owned(), "application/x-amz-json-1.0".to_owned())];
+        Self { start: format!("HTTP/1.1 {status} Made-Up"), headers, body: body.to_string().into_bytes() }
+    }
+
+    /// The first header of this name, which is given in lower case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body, where it is JSON.
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// Reads a message; none where the other side has closed instead of sending one.
+    pub(super) async fn read(stream: &mut BufReader<TcpStream>) -> Result<Option<Self>> {
+        let start = line(stream).await?;
+        if start.is_empty() {
+            return Ok(None);
+        }
+        let (mut headers, mut length) = (Vec::new(), 0);
+        loop {
+            let header = line(stream).await?;
+            let Some((name, value)) = header.split_once(':') else { break };
+            let (name, value) = (name.to_ascii_lowercase(), value.trim().to_owned());
+            match name.as_str() {
+                "content-length" => length = value.parse().map_err(|_| malformed())?,
+                "transfer-encoding" => return Err(malformed()),
+                "connection" => {}
+                _ => headers.push((name, value)),
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        Ok(Some(Self { start, headers, body }))
+    }
+
+    /// Sends it, saying whether the connection is to stay open.
+    pub(super) async fn write(&self, stream: &mut BufReader<TcpStream>, keep: bool) -> Result<()> {
+        let mut bytes = format!("{}\r\n", self.start).into_bytes();
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        let connection = if keep { "keep-alive" } else { "close" };
+        let rest = format!("content-length: {}\r\nconnection: {connection}\r\n\r\n", self.body.len());
+        bytes.extend_from_slice(rest.as_bytes());
+        bytes.extend_from_slice(&self.body);
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    }
+}
+
+async fn line(stream: &mut BufReader<TcpStream>) -> Result<String> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    Ok(line.trim_end().to_owned())
+}
+
+fn malformed() -> Error {
+    Error::new(ErrorKind::InvalidData, "not the HTTP that the proxy knows")
+}

@@ -1,0 +1,192 @@
+//! The loader as a process: started, signalled, and looked at when it has ended.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+use super::{Depth, Proxy, Queue, World, eventually, setting};
+
+/// A loader to be started. It gets nothing of the caller's environment.
+pub(crate) struct Loader {
+    command: Command,
+}
+
+impl Loader {
+    pub(super) fn of(world: &World) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loader"));
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A test that fails leaves no loader behind.
+        command.kill_on_drop(true);
+        for name in ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
+            command.env(name, setting(name));
+        }
+        command
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("LOADER_QUEUE", &world.name)
+            // Variables and not options, which may be given only once: so a test can still give these.
+            .env("LOADER_WAIT", "1")
+            .env("LOADER_LINGER", "100")
+            .env("LOADER_LOG_FORMAT", "human");
+        Self { command }.database(&world.name, &world.password, &world.name)
+    }
+
+    /// Connects to another database or as another role.
+    pub(crate) fn database(self, role: &str, password: &str, database: &str) -> Self {
+        let (host, port) = (setting("PGHOST"), setting("PGPORT"));
+        self.env("DATABASE_URL", &format!("postgres://{role}:{password}@{host}:{port}/{database}"))
+    }
+
+    /// Sets a variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Adds options, given as on a command line.
+    pub(crate) fn options(mut self, options: &str) -> Self {
+        self.command.args(options.split_whitespace());
+        self
+    }
+
+    /// Sends all that goes to SQS through `proxy`.
+    pub(crate) fn through(self, proxy: &Proxy) -> Self {
+        self.env("AWS_ENDPOINT_URL", &proxy.url)
+    }
+
+    /// Starts it.
+    pub(crate) fn start(mut self) -> Running {
+        let child = self.command.spawn().unwrap();
+        let pid = child.id().unwrap();
+        let output = tokio::spawn(async {
+            let output = child.wait_with_output().await.unwrap();
+            Ended {
+                code: output.status.code(),
+                stdout: String::from_utf8(output.stdout).unwrap(),
+                stderr: String::from_utf8(output.stderr).unwrap(),
+            }
+        });
+        Running { pid, output }
+    }
+
+    /// Runs it until the queue is empty. Quicker than --drain, which looks twice.
+    pub(crate) async fn until_empty(self, queue: &Queue) -> Ended {
+        let running = self.start();
+        eventually("an empty queue", async || {
+            running.output.is_finished() || queue.depth().await == Depth::EMPTY
+        })
+        .await;
+        if running.output.is_finished() { running.end().await } else { running.stop().await }
+    }
+
+    /// Starts it and waits for its end.
+    pub(crate) async fn end(self) -> Ended {
+        self.start().end().await
+    }
+}
+
+/// A loader that runs.
+pub(crate) struct Running {
+    pid: u32,
+    output: JoinHandle<Ended>,
+}
+
+impl Running {
+    /// Sends a signal: `TERM`, `INT`, `KILL`.
+    pub(crate) async fn signal(&self, name: &str) {
+        // The shell has a kill of its own on every system.
+        let command = format!("kill -{name} {}", self.pid);
+        assert!(Command::new("sh").args(["-c", &command]).status().await.unwrap().success(), "{command}");
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(mut self) -> Ended {
+        (&mut self.output).await.unwrap()
+    }
+
+    /// Ends it in good order.
+    pub(crate) async fn stop(self) -> Ended {
+        self.signal("TERM").await;
+        self.end().await
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.output.abort();
+    }
+}
+
+/// A loader that has ended.
+pub(crate) struct Ended {
+    /// The exit code; none where a signal was its end.
+    pub(crate) code: Option<i32>,
+    /// All of its standard output.
+    pub(crate) stdout: String,
+    /// All of its standard error.
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Panics unless the exit code is this one.
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit code; the loader said:\n{}", self.output());
+        self
+    }
+
+    /// Panics unless standard error has each of these.
+    pub(crate) fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    /// All that it printed.
+    pub(crate) fn output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    /// The counts that it printed.
+    pub(crate) fn summary(&self) -> Summary {
+        self.try_summary().unwrap_or_else(|| panic!("no summary in {:?}", self.stdout))
+    }
+
+    fn try_summary(&self) -> Option<Summary> {
+        let rest = self.stdout.strip_prefix("received ")?.strip_suffix('\n')?;
+        let (received, rest) = rest.split_once(", stored ")?;
+        let (stored, rest) = rest.split_once(", duplicate ")?;
+        let (duplicate, rest) = rest.split_once(", rejected ")?;
+        let (rejected, deleted) = rest.split_once(", deleted ")?;
+        Some(Summary {
+            received: received.parse().ok()?,
+            stored: stored.parse().ok()?,
+            duplicate: duplicate.parse().ok()?,
+            rejected: rejected.parse().ok()?,
+            deleted: deleted.parse().ok()?,
+        })
+    }
+}
+
+/// The line that ends a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) received: usize,
+    pub(crate) stored: usize,
+    pub(crate) duplicate: usize,
+    pub(crate) rejected: usize,
+    pub(crate) deleted: usize,
+}
+
+impl Summary {
+    /// That of a run which stored `messages` and met nothing else.
+    pub(crate) fn stored(messages: usize) -> Self {
+        Self { received: messages, stored: messages, deleted: messages, ..Self::default() }
+    }
+
+    /// That of a run which found `messages` there already.
+    pub(crate) fn duplicate(messages: usize) -> Self {
+        Self { received: messages, duplicate: messages, deleted: messages, ..Self::default() }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the tests stand on: a world of one's own, and how to wait in it.
+
+mod events;
+mod http;
+mod loader;
+mod proxy;
+mod queue;
+mod search;
+mod servers;
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+pub(crate) use events::{Canary, demo_events, event, events};
+pub(crate) use loader::{Loader, Summary};
+pub(crate) use proxy::Proxy;
+pub(crate) use queue::{Depth, Queue};
+pub(crate) use search::files_holding;
+pub(crate) use servers::{postgres_program, setting};
+
+/// How long one test may take, on a machine that does other things too.
+const TEST_LIMIT: Duration = Duration::from_secs(150);
+/// How long to wait for something that is bound to happen.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The application's schema, in the order in which it is applied.
+const SCHEMA: [&str; 4] = [
+    include_str!("../../../../sql/01_extension.sql"),
+    include_str!("../../../../sql/02_tables.sql"),
+    include_str!("../../../../sql/03_inbox.sql"),
+    include_str!("../../../../sql/04_roles.sql"),
+];
+
+/// A database, a queue and a login role, all of the same name, for one test.
+pub(crate) struct World {
+    /// The name of all three.
+    pub(crate) name: String,
+    /// The role's password.
+    pub(crate) password: String,
+    /// The queue.
+    pub(crate) queue: Queue,
+    /// A superuser's session in the database.
+    pub(crate) db: Client,
+}
+
+impl World {
+    /// Runs `test` in a new world, within the time that a test may take, and removes the world whatever comes of it.
+    pub(crate) async fn run(test: impl AsyncFnOnce(&World)) {
+        let world = Self::make().await;
+        let outcome = AssertUnwindSafe(timeout(TEST_LIMIT, test(&world))).catch_unwind().await;
+        world.remove().await;
+        match outcome {
+            Ok(in_time) => assert!(in_time.is_ok(), "not done within {} s", TEST_LIMIT.as_secs()),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    async fn make() -> Self {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("it_{}_{}", std::process::id(), WORLDS.fetch_add(1, Relaxed));
+        let password = format!("{:016x}", fastrand::u64(..));
+        let cluster = servers::connect(None).await;
+        cluster.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let db = servers::connect(Some(&name)).await;
+        // Roles are the cluster's: two worlds that grant the same at the same time would be in each other's way.
+        cluster.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+        for file in SCHEMA {
+            db.batch_execute(file).await.unwrap();
+        }
+        db.batch_execute(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE login_loader"))
+            .await
+            .unwrap();
+        cluster.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+        let queue = Queue::create(&name).await;
+        Self { name, password, queue, db }
+    }
+
+    async fn remove(self) {
+        self.queue.delete().await;
+        let cluster = servers::connect(None).await;
+        cluster.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await.unwrap();
+        // The role of `owned_by_a_role`, where the test has made it.
+        cluster
+            .batch_execute(&format!("DROP ROLE {0}; DROP ROLE IF EXISTS {0}_owner", self.name))
+            .await
+            .unwrap();
+    }
+
+    /// The loader, set up for this world and for short waits.
+    pub(crate) fn loader(&self) -> Loader {
+        Loader::of(self)
+    }
+
+    /// Another superuser's session in the database.
+    pub(crate) async fn session(&self) -> Client {
+        servers::connect(Some(&self.name)).await
+    }
+
+    /// Runs statements as a superuser.
+    pub(crate) async fn sql(&self, statements: &str) {
+        self.db.batch_execute(statements).await.unwrap();
+    }
+
+    /// The number that a query gives.
+    pub(crate) async fn number(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> usize {
+        let number: i64 = self.db.query_one(query, parameters).await.unwrap().get(0);
+        usize::try_from(number).unwrap()
+    }
+
+    /// Rows of `user_logins`.
+    pub(crate) async fn logins(&self) -> usize {
+        self.number("SELECT count(*) FROM user_logins", &[]).await
+    }
+
+    /// Rows of `login_rejects`.
+    pub(crate) async fn rejects(&self) -> usize {
+        self.number("SELECT count(*) FROM login_rejects", &[]).await
+    }
+
+    /// Panics unless each of `messages` logins is there, once.
+    pub(crate) async fn assert_each_stored_once(&self, messages: usize) {
+        let ids = self.number("SELECT count(DISTINCT message_id) FROM user_logins", &[]).await;
+        assert_eq!((self.logins().await, ids), (messages, messages), "rows, message ids");
+    }
+
+    /// Keeps everyone from `user_logins`, and with that any flush in mid-COPY, until the returned session says COMMIT.
+    pub(crate) async fn lock_logins(&self) -> Client {
+        let session = self.session().await;
+        session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        session
+    }
+
+    /// Waits until `count` loaders are in a COPY that waits for a lock, and returns the process ids of their backends.
+    pub(crate) async fn backends_in_copy(&self, count: usize) -> Vec<i32> {
+        let query = "SELECT pid FROM pg_stat_activity
+                     WHERE usename = $1 AND wait_event_type = 'Lock' AND query LIKE 'COPY %'";
+        let mut pids = Vec::new();
+        eventually("a COPY that waits for a lock", async || {
+            pids = self.db.query(query, &[&self.name]).await.unwrap().iter().map(|row| row.get(0)).collect();
+            pids.len() == count
+        })
+        .await;
+        pids
+    }
+
+    /// Makes a role that may not do anything yet the owner of the inbox, with whose rights events are stored.
+    pub(crate) async fn give_inbox_to_a_role(&self) -> String {
+        let owner = format!("{}_owner", self.name);
+        self.sql(&format!("CREATE ROLE {owner}; ALTER VIEW login_inbox OWNER TO {owner}")).await;
+        owner
+    }
+}
+
+/// Waits for a condition, looking again and again, and panics when it does not come true.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,235 @@
+//! A proxy in front of the real SQS server. It writes down the calls and passes them on; deletes wait for the test to
+//! say what becomes of them, where it wants to.
+
+use std::io::Result;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+
+use super::http::Message;
+use super::{eventually, setting};
+
+/// A proxy that serves until its test ends.
+pub(crate) struct Proxy {
+    /// The endpoint that it is.
+    pub(crate) url: String,
+    calls: Arc<Calls>,
+    asked: AsyncMutex<mpsc::UnboundedReceiver<Delete>>,
+}
+
+/// What one message was handed out as.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) message_id: String,
+    pub(crate) receipt: String,
+}
+
+/// What has gone through.
+#[derive(Default)]
+struct Calls {
+    deliveries: Mutex<Vec<Delivery>>,
+    /// The receipts of each delete call.
+    deletes: Mutex<Vec<Vec<String>>>,
+    /// Receive calls that are not answered yet.
+    receiving: AtomicUsize,
+}
+
+impl Proxy {
+    /// Passes everything on.
+    pub(crate) async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// Lets each delete wait until the test, by `next_delete`, takes it and says what becomes of it.
+    pub(crate) async fn asking() -> Self {
+        let (ask, asked) = mpsc::unbounded_channel();
+        Self { asked: AsyncMutex::new(asked), ..Self::serve(Some(ask)).await }
+    }
+
+    async fn serve(ask: Option<mpsc::UnboundedSender<Delete>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let calls = Arc::new(Calls::default());
+        let for_all = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let connection = Connection { calls: Arc::clone(&for_all), ask: ask.clone() };
+                tokio::spawn(connection.serve(BufReader::new(client)));
+            }
+        });
+        Self { url, calls, asked: AsyncMutex::new(mpsc::unbounded_channel().1) }
+    }
+
+    /// The messages that were handed out so far.
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+        self.calls.deliveries.lock().unwrap().clone()
+    }
+
+    /// The receipts of all messages that were handed out so far.
+    pub(crate) fn receipts(&self) -> Vec<String> {
+        self.deliveries().into_iter().map(|delivery| delivery.receipt).collect()
+    }
+
+    /// The message ids that belong to receipts.
+    pub(crate) fn message_ids(&self, receipts: &[String]) -> Vec<String> {
+        let deliveries = self.deliveries();
+        let of =
+            |receipt: &String| deliveries.iter().find(|d| d.receipt == *receipt).unwrap().message_id.clone();
+        receipts.iter().map(of).collect()
+    }
+
+    /// The receipts of each delete call so far, whatever became of it.
+    pub(crate) fn deletes(&self) -> Vec<Vec<String>> {
+        self.calls.deletes.lock().unwrap().clone()
+    }
+
+    /// Waits until a loader that is to receive no more has taken the answers to its last receive calls.
+    pub(crate) async fn no_more_receives(&self) {
+        let mut quiet_looks = 0;
+        // Between one call and the next there is but a moment.
+        eventually("the end of receiving", async || {
+            quiet_looks = if self.calls.receiving.load(SeqCst) == 0 { quiet_looks + 1 } else { 0 };
+            quiet_looks == 25
+        })
+        .await;
+    }
+
+    /// Waits for a delete. Until the test says what becomes of it, it hangs; dropped, its connection is closed.
+    pub(crate) async fn next_delete(&self) -> Delete {
+        self.asked.lock().await.recv().await.unwrap()
+    }
+}
+
+/// A `DeleteMessageBatch` that waits in the proxy.
+pub(crate) struct Delete {
+    /// Of the messages to be deleted.
+    pub(crate) receipts: Vec<String>,
+    decide: oneshot::Sender<Decision>,
+}
+
+enum Decision {
+    Pass,
+    Status(u16),
+    /// Only the others are passed on.
+    Fail(Vec<String>),
+    Pretend,
+}
+
+impl Delete {
+    /// Passes it on.
+    pub(crate) fn pass(self) {
+        self.decide(Decision::Pass);
+    }
+
+    /// Answers with this HTTP status, and deletes nothing.
+    pub(crate) fn answer_status(self, status: u16) {
+        self.decide(Decision::Status(status));
+    }
+
+    /// Passes on but the entries with these receipts, which SQS says have failed by no fault of the sender.
+    pub(crate) fn fail_for(self, receipts: &[String]) {
+        self.decide(Decision::Fail(receipts.to_vec()));
+    }
+
+    /// Says that all is deleted, and deletes nothing: SQS may deliver a message again although it was deleted.
+    pub(crate) fn pretend(self) {
+        self.decide(Decision::Pretend);
+    }
+
+    fn decide(self, decision: Decision) {
+        // A loader that was killed meanwhile waits for no answer.
+        _ = self.decide.send(decision);
+    }
+}
+
+/// One connection of the loader's.
+struct Connection {
+    calls: Arc<Calls>,
+    ask: Option<mpsc::UnboundedSender<Delete>>,
+}
+
+impl Connection {
+    async fn serve(self, mut client: BufReader<TcpStream>) -> Result<()> {
+        while let Some(request) = Message::read(&mut client).await? {
+            let operation = request.header("x-amz-target").and_then(|target| target.split('.').next_back());
+            let answer = match operation {
+                Some("ReceiveMessage") => {
+                    self.calls.receiving.fetch_add(1, SeqCst);
+                    let answer = pass(&request).await;
+                    self.calls.receiving.fetch_sub(1, SeqCst);
+                    let answer = answer?;
+                    self.note_deliveries(&answer.json());
+                    Some(answer)
+                }
+                Some("DeleteMessageBatch") => self.delete(request).await?,
+                _ => Some(pass(&request).await?),
+            };
+            let Some(answer) = answer else { break };
+            answer.write(&mut client, true).await?;
+        }
+        Ok(())
+    }
+
+    fn note_deliveries(&self, answer: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let messages = answer["Messages"].as_array().into_iter().flatten();
+        self.calls.deliveries.lock().unwrap().extend(messages.map(|message| Delivery {
+            message_id: text(&message["MessageId"]),
+            receipt: text(&message["ReceiptHandle"]),
+        }));
+    }
+
+    /// The answer to a delete; none where the connection is to be closed instead.
+    async fn delete(&self, mut request: Message) -> Result<Option<Message>> {
+        let mut call = request.json();
+        let entries = call["Entries"].as_array().cloned().unwrap_or_default();
+        let receipt = |entry: &Value| entry["ReceiptHandle"].as_str().unwrap_or_default().to_owned();
+        let receipts: Vec<String> = entries.iter().map(receipt).collect();
+        self.calls.deletes.lock().unwrap().push(receipts.clone());
+        let Some(ask) = &self.ask else { return pass(&request).await.map(Some) };
+        let (decide, decision) = oneshot::channel();
+        _ = ask.send(Delete { receipts, decide });
+        let answer = match decision.await {
+            Err(_) => return Ok(None),
+            Ok(Decision::Pass) => pass(&request).await?,
+            Ok(Decision::Status(status)) => {
+                Message::answer(status, &json!({"__type": "InternalFailure", "message": "made by a test"}))
+            }
+            Ok(Decision::Pretend) => {
+                let done: Vec<Value> = entries.iter().map(|entry| json!({"Id": entry["Id"]})).collect();
+                Message::answer(200, &json!({"Successful": done, "Failed": []}))
+            }
+            Ok(Decision::Fail(receipts)) => {
+                let (fail, keep): (Vec<Value>, Vec<Value>) =
+                    entries.into_iter().partition(|entry| receipts.contains(&receipt(entry)));
+                let fail = fail
+                    .iter()
+                    .map(|entry| json!({"Id": entry["Id"], "Code": "InternalError", "SenderFault": false}));
+                let mut answer = if keep.is_empty() {
+                    json!({"Successful": [], "Failed": []})
+                } else {
+                    call["Entries"] = Value::Array(keep);
+                    request.body = call.to_string().into_bytes();
+                    pass(&request).await?.json()
+                };
+                answer["Failed"].as_array_mut().unwrap().extend(fail);
+                Message::answer(200, &answer)
+            }
+        };
+        Ok(Some(answer))
+    }
+}
+
+/// Sends a request to the real server, on a connection of its own, and returns the answer.
+async fn pass(request: &Message) -> Result<Message> {
+    let endpoint = setting("AWS_ENDPOINT_URL");
+    let server = endpoint.trim_start_matches("http://").trim_end_matches('/');
+    let mut stream = BufReader::new(TcpStream::connect(server).await?);
+    request.write(&mut stream, false).await?;
+    let answer = Message::read(&mut stream).await?;
+    Ok(answer.unwrap_or_else(|| Message::answer(502, &json!({"__type": "NoAnswer"}))))
+}

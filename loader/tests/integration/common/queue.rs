@@ -1,0 +1,103 @@
+//! The queue of a world, seen from outside of the loader.
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, QueueAttributeName, SendMessageBatchRequestEntry,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
+
+/// The most messages that one call takes.
+const CALL_SIZE: usize = 10;
+
+/// A queue of the real server.
+pub(crate) struct Queue {
+    client: Client,
+    url: String,
+}
+
+/// How many messages are in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Depth {
+    /// Can be received.
+    pub(crate) visible: usize,
+    /// Received by someone, and neither deleted nor given back.
+    pub(crate) hidden: usize,
+    /// Not to be received yet.
+    pub(crate) delayed: usize,
+}
+
+impl Depth {
+    /// Nothing.
+    pub(crate) const EMPTY: Self = Self { visible: 0, hidden: 0, delayed: 0 };
+
+    /// `messages`, all of which can be received.
+    pub(crate) fn visible(messages: usize) -> Self {
+        Self { visible: messages, ..Self::EMPTY }
+    }
+}
+
+impl Queue {
+    pub(super) async fn create(name: &str) -> Self {
+        let settings = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
+        let client = Client::new(&settings);
+        let url = client.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
+        Self { client, url }
+    }
+
+    pub(super) async fn delete(&self) {
+        self.client.delete_queue().queue_url(&self.url).send().await.unwrap();
+    }
+
+    /// Sends each body as a message and returns the message ids, in the same order.
+    pub(crate) async fn send(&self, bodies: &[String]) -> Vec<Uuid> {
+        let calls: Vec<_> = bodies.chunks(CALL_SIZE).map(|ten| self.send_ten(ten)).collect();
+        stream::iter(calls).buffered(4).concat().await
+    }
+
+    async fn send_ten(&self, bodies: &[String]) -> Vec<Uuid> {
+        let entries = bodies.iter().enumerate().map(|(i, body)| {
+            SendMessageBatchRequestEntry::builder().id(i.to_string()).message_body(body).build().unwrap()
+        });
+        let call = self.client.send_message_batch().queue_url(&self.url);
+        let answer = call.set_entries(Some(entries.collect())).send().await.unwrap();
+        assert!(answer.failed.is_empty(), "SQS refused to take messages");
+        let id = |i: usize| answer.successful.iter().find(|sent| sent.id == i.to_string()).unwrap();
+        (0..bodies.len()).map(|i| id(i).message_id.parse().unwrap()).collect()
+    }
+
+    /// How many messages are in it.
+    pub(crate) async fn depth(&self) -> Depth {
+        use QueueAttributeName::{
+            ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
+            ApproximateNumberOfMessagesNotVisible as Hidden,
+        };
+        let call = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(Visible);
+        let answer = call.attribute_names(Hidden).attribute_names(Delayed).send().await.unwrap();
+        let attributes = answer.attributes.unwrap();
+        let number = |name| attributes[&name].parse().unwrap();
+        Depth { visible: number(Visible), hidden: number(Hidden), delayed: number(Delayed) }
+    }
+
+    /// Makes received messages visible at once, as the end of their visibility would.
+    pub(crate) async fn make_visible(&self, receipts: &[String]) {
+        let calls: Vec<_> = receipts.chunks(CALL_SIZE).map(|ten| self.make_ten_visible(ten)).collect();
+        stream::iter(calls.into_iter().map(Ok::<_, ()>))
+            .try_for_each_concurrent(4, async |call| {
+                call.await;
+                Ok(())
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn make_ten_visible(&self, receipts: &[String]) {
+        let entries = receipts.iter().enumerate().map(|(i, receipt)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(i.to_string());
+            entry.receipt_handle(receipt).visibility_timeout(0).build().unwrap()
+        });
+        let call = self.client.change_message_visibility_batch().queue_url(&self.url);
+        let answer = call.set_entries(Some(entries.collect())).send().await.unwrap();
+        assert!(answer.failed.is_empty(), "SQS refused to make messages visible");
+    }
+}

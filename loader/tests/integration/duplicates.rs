@@ -1,0 +1,109 @@
+//! The same message again. SQS delivers at least once.
+
+use crate::common::{Depth, Proxy, Summary, World, events, eventually};
+
+#[tokio::test]
+async fn a_redelivered_message_is_a_duplicate() {
+    World::run(async |world| {
+        let proxy = Proxy::asking().await;
+        let mut bodies = events(28);
+        bodies.extend(["no JSON".to_owned(), "{}".to_owned()]);
+        world.queue.send(&bodies).await;
+        let loader = world.loader().through(&proxy).start();
+        let mut pretended = 0;
+        while pretended < 30 {
+            let delete = proxy.next_delete().await;
+            pretended += delete.receipts.len();
+            delete.pretend();
+        }
+        let ended = loader.stop().await.expect(0);
+        let expected = Summary { received: 30, stored: 28, duplicate: 0, rejected: 2, deleted: 30 };
+        assert_eq!(ended.summary(), expected);
+        let before = contents(world).await;
+
+        world.queue.make_visible(&proxy.receipts()).await;
+        let ended = world.loader().until_empty(&world.queue).await.expect(0);
+        assert_eq!(ended.summary(), Summary::duplicate(30));
+        assert_eq!(contents(world).await, before);
+        assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+/// All that is stored, as text.
+async fn contents(world: &World) -> Vec<String> {
+    let query = "SELECT l::text FROM user_logins l UNION ALL SELECT r::text FROM login_rejects r ORDER BY 1";
+    world.db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn the_same_message_twice_in_one_batch_is_stored_once() {
+    World::run(async |world| {
+        let proxy = Proxy::start().await;
+        world.queue.send(&events(10)).await;
+        let loader = world.loader().through(&proxy).options("--drain --batch-size 20 --linger 60000").start();
+        eventually("all received", async || proxy.deliveries().len() == 10).await;
+        // The batch still lingers when they are delivered again.
+        world.queue.make_visible(&proxy.receipts()).await;
+        let ended = loader.end().await.expect(0);
+        let summary = ended.summary();
+        assert_eq!((summary.received, summary.stored, summary.duplicate), (20, 10, 10));
+        assert_eq!(summary.deleted, 10, "of two receipts of a message the later one counts");
+        world.assert_each_stored_once(10).await;
+        assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_loaders_share_a_queue_and_nothing_is_doubled() {
+    World::run(async |world| {
+        let loaders = [0, 1].map(|_| world.loader().options("--batch-size 100").start());
+        let sessions =
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%inbox_counts()'";
+        eventually("two loaders that are ready", async || world.number(sessions, &[&world.name]).await == 2)
+            .await;
+        world.queue.send(&events(2000)).await;
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        let mut stored = 0;
+        for loader in loaders {
+            let summary = loader.stop().await.expect(0).summary();
+            assert!(summary.received > 0, "both get a share");
+            assert_eq!(summary, Summary::stored(summary.received));
+            stored += summary.stored;
+        }
+        assert_eq!(stored, 2000);
+        world.assert_each_stored_once(2000).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_loaders_with_the_same_messages_store_them_once() {
+    World::run(async |world| {
+        let lock = world.lock_logins().await;
+        let proxy = Proxy::start().await;
+        world.queue.send(&events(40)).await;
+        let first = world.loader().through(&proxy).options("--batch-size 40 --linger 20000").start();
+        world.backends_in_copy(1).await;
+        // It receives no more, and would finish what is in hand. But that hangs until its visibility ends, and the
+        // second loader receives the same messages.
+        first.signal("TERM").await;
+        proxy.no_more_receives().await;
+        assert_eq!(proxy.deliveries().len(), 40);
+        world.queue.make_visible(&proxy.receipts()).await;
+        let second = world.loader().options("--batch-size 40 --linger 20000").start();
+        world.backends_in_copy(2).await;
+        lock.batch_execute("COMMIT").await.unwrap();
+
+        let first = first.end().await.expect(0).summary();
+        let second = second.stop().await.expect(0).summary();
+        assert_eq!((first.received, second.received), (40, 40));
+        assert_eq!((first.stored + second.stored, first.duplicate + second.duplicate), (40, 40));
+        // Only the receipts of the second are still worth something.
+        assert_eq!((first.deleted, second.deleted), (0, 40));
+        world.assert_each_stored_once(40).await;
+        assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}

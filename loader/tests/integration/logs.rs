@@ -1,0 +1,61 @@
+//! No log line of the loader holds an event or a value of one.
+
+use crate::common::{Canary, Depth, Proxy, World};
+
+#[tokio::test]
+async fn no_log_line_holds_a_body() {
+    World::run(async |world| {
+        for format in ["human", "json"] {
+            let canary = Canary::new();
+            let mut output = String::new();
+            // One poller that does not wait is what a loader with next to nothing to do is ended soonest with.
+            let loader = || {
+                let options = format!("--log-level debug --log-format {format} --wait 0 --pollers 1");
+                world.loader().options(&options)
+            };
+
+            let mut bodies = canary.events(40);
+            bodies.extend(canary.rejects());
+            world.queue.send(&bodies).await;
+            let ended = loader().until_empty(&world.queue).await.expect(0);
+            output += &ended.output();
+            let summary = ended.summary();
+            assert_eq!((summary.stored, summary.rejected), (40, canary.rejects().len()));
+
+            // Runs that fail with events in hand.
+            world.queue.send(&canary.events(20)).await;
+            let lock = world.lock_logins().await;
+            let ended = loader().env("PGOPTIONS", "-c statement_timeout=300").end().await.expect(4);
+            output += &ended.says(&["57014"]).output();
+            for (end, code) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
+                let running = loader().start();
+                let pid = world.backends_in_copy(1).await[0];
+                world.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
+                output += &running.end().await.expect(4).says(&[code]).output();
+            }
+            lock.batch_execute("COMMIT").await.unwrap();
+            world.sql("ALTER TABLE user_logins RENAME COLUMN locale TO gone").await;
+            output += &loader().end().await.expect(4).says(&["42703"]).output();
+            world.sql("ALTER TABLE user_logins RENAME COLUMN gone TO locale").await;
+
+            // Deletes that fail, and a loader that is stopped with messages in hand.
+            let proxy = Proxy::asking().await;
+            let running = loader().through(&proxy).start();
+            proxy.next_delete().await.answer_status(500);
+            running.signal("TERM").await;
+            running.signal("INT").await;
+            output += &running.end().await.expect(0).output();
+            output += &loader().until_empty(&world.queue).await.expect(0).output();
+            assert_eq!(world.queue.depth().await, Depth::EMPTY);
+
+            assert!(output.contains("batch committed"), "debug is on");
+            assert!(!output.contains(&canary.marker), "in the log: {output}");
+
+            // A canary that is printed is found: the name of an inbox is no secret.
+            let ended = loader().options(&format!("--inbox {}", canary.marker)).end().await.expect(4);
+            output += &ended.output();
+            assert!(output.contains(&canary.marker));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,33 @@
+//! The promises of the loader, kept between a real `PostgreSQL` with `pg_mask` and a real SQS server.
+//!
+//! `make test` starts both and describes them in environment variables. Each test makes a database, a queue and a login
+//! role of its own and removes them at the end, so tests run side by side. The loader always logs in as that role, which
+//! may insert into `login_inbox` and nothing else. Only the faults that the real SQS server cannot make come from a
+//! proxy in front of it.
+//!
+//! | file | the promises |
+//! |---|---|
+//! | `accounting` | every event becomes a row or a reject, with nothing lost on the way |
+//! | `commit` | what is not committed is not deleted, whatever happens in between |
+//! | `counting` | a commit needs the inbox's account of every event |
+//! | `deletes` | deletes that fail |
+//! | `duplicates` | the same message again: redelivered, twice at once, in the hands of two loaders |
+//! | `stopping` | SIGTERM and SIGINT |
+//! | `errors` | what the loader says when it cannot work |
+//! | `logs` | no event in the loader's own output |
+//! | `plaintext` | no raw value on the database's disk |
+//! | `memory` | the backend holds one chunk of a batch |
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod accounting;
+mod commit;
+mod common;
+mod counting;
+mod deletes;
+mod duplicates;
+mod errors;
+mod logs;
+mod memory;
+mod plaintext;
+mod stopping;

@@ -1,0 +1,78 @@
+//! A copy of any size holds at most one chunk of a batch in the backend's memory.
+
+use std::fs;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::time::sleep;
+use tokio_postgres::{Client, CopyInSink};
+
+use crate::common::World;
+
+/// Events of 2 KB: together 400 MB.
+const EVENTS: usize = 200_000;
+/// How much the backend may grow meanwhile, in KB. A chunk is 4 MB of events; its masks, arrays and rows come on top.
+const MAY_GROW: usize = 64 * 1024;
+
+#[tokio::test]
+async fn a_copy_of_any_size_holds_one_chunk_in_memory() {
+    watch(async |session| {
+        let copy: CopyInSink<Bytes> = session.copy_in("COPY login_inbox (body) FROM STDIN").await.unwrap();
+        let mut copy = pin!(copy);
+        let line =
+            format!("{{\"user_id\":\"user\",\"ip\":\"10.1.2.3\",\"more\":\"{}\"}}\n", "x".repeat(2048));
+        let lines = Bytes::from(line.repeat(100));
+        for _ in 0..EVENTS / 100 {
+            copy.send(lines.clone()).await.unwrap();
+        }
+        copy.finish().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_insert_of_any_size_holds_one_chunk_in_memory() {
+    watch(async |session| {
+        let insert = format!(
+            "INSERT INTO login_inbox (body)
+             SELECT format('{{\"user_id\":\"user-%s\",\"ip\":\"10.1.2.3\",\"more\":\"%s\"}}', n, repeat('x', 2048))
+             FROM generate_series(1, {EVENTS}) AS n"
+        );
+        session.batch_execute(&insert).await.unwrap();
+    })
+    .await;
+}
+
+/// Lets `store` put all events into the inbox, and watches the memory of the backend that takes them. The size of the
+/// events is in a key that no rule reads: it comes in, is parsed, and goes nowhere.
+async fn watch(store: impl AsyncFnOnce(&Client)) {
+    World::run(async |world| {
+        let session = world.session().await;
+        let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let before = anonymous_memory(pid);
+        let (mut most, mut looks) = (before, 0);
+        tokio::select! {
+            () = store(&session) => {}
+            () = async {
+                loop {
+                    most = most.max(anonymous_memory(pid));
+                    looks += 1;
+                    sleep(Duration::from_millis(5)).await;
+                }
+            } => {}
+        }
+        assert_eq!(world.logins().await, EVENTS);
+        assert!(looks > 50, "only {looks} looks at its memory");
+        assert!(most - before < MAY_GROW, "the backend grew from {before} KB to {most} KB");
+    })
+    .await;
+}
+
+/// What a process has in memory beside files and shared memory, in KB.
+fn anonymous_memory(pid: i32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
