@@ -89,8 +89,11 @@ impl<'a> Call<'a> {
                     as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, || self.definition()))
                 };
                 batch::append(view, self.owner(), ready, || self.message())?;
-                // NULL would take the row out of the count that the client sees. The tuple is Postgres's own.
-                return Ok(self.data.tg_trigtuple.into());
+                // NULL would take the row out of the count that the client sees, and for the very tuple that it
+                // handed over Postgres leaves that one allocated until the statement ends (ExecIRInsertTriggers in
+                // trigger.c): memory would grow with every row. The copy goes with the row.
+                // SAFETY: the tuple is that of the row.
+                return Ok(unsafe { pg_sys::heap_copytuple(self.data.tg_trigtuple) }.into());
             }
             AFTER_STATEMENT => batch::close(view, self.owner())?,
             _ => return Err(Error::NotAnInboxTrigger),
