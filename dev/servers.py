@@ -41,6 +41,7 @@ BARE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "50",
+    "max_prepared_transactions": "10",  # the tests prepare some
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -28,6 +28,8 @@ impl Loader {
             // Variables and not options, which may be given only once: so a test can still give these.
             .env("LOADER_WAIT", "1")
             .env("LOADER_LINGER", "100")
+            // Longer than any test: a message that comes back by itself would hide that nobody gave it back.
+            .env("LOADER_VISIBILITY", "3600")
             .env("LOADER_LOG_FORMAT", "human");
         Self { command }.database(&world.name, &world.password, &world.name)
     }

@@ -25,7 +25,7 @@ pub(crate) use search::files_holding;
 pub(crate) use servers::{postgres_program, setting};
 
 /// How long one test may take, on a machine that does other things too.
-const TEST_LIMIT: Duration = Duration::from_secs(150);
+const TEST_LIMIT: Duration = Duration::from_mins(2);
 /// How long to wait for something that is bound to happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 
