@@ -1,5 +1,5 @@
 -- The only door for raw events. A view, so there is nothing on disk that a raw event could be written to.
--- Its owner, who runs this file, is whose rights inserting into the two tables needs.
+-- Inserting into the two tables is done with the rights of its owner: see 04_roles.sql.
 SELECT attach_inbox(
     inbox   => 'login_inbox',
     target  => 'user_logins',

@@ -1,9 +1,10 @@
--- Three roles to be granted to the people and programs that need them. None can log in by itself.
+-- Run it as a superuser, or as somebody who may create roles and grant unmask_pii. None of the roles can log in by
+-- itself: they are for granting to the people and programs that need them.
 DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['login_loader', 'login_analyst', 'login_pii_reader'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['login_owner', 'login_loader', 'login_analyst', 'login_pii_reader'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
@@ -12,6 +13,12 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- What an inbox does to its tables it does with the rights of its owner, whoever inserts. So that is a role which can
+-- do nothing else.
+ALTER TABLE user_logins OWNER TO login_owner;
+ALTER TABLE login_rejects OWNER TO login_owner;
+ALTER VIEW login_inbox OWNER TO login_owner;
 
 -- The loader puts events into the inbox and can do nothing else.
 GRANT INSERT ON login_inbox TO login_loader;

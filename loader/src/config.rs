@@ -54,7 +54,13 @@ Exit codes:
 #[command(name = "loader", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Config {
     /// URL of the queue. Without it the queue is found by its name
-    #[arg(long, env = "LOADER_QUEUE_URL", value_name = "URL", help_heading = "Queue")]
+    #[arg(
+        long,
+        env = "LOADER_QUEUE_URL",
+        value_name = "URL",
+        help_heading = "Queue",
+        conflicts_with = "queue"
+    )]
     pub(crate) queue_url: Option<String>,
 
     /// Name of the queue

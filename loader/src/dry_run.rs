@@ -45,7 +45,7 @@ pub(crate) async fn run(
     let ledger = Ledger::default();
     let report = tokio::select! {
         report = attempt(config, queue, sink, shutdown, &ledger) => report,
-        () = shutdown.abandoning() => Ok(Report { received: 0, counts: Counts::default() }),
+        () = shutdown.abandoning() => Err(Error::Queue("the dry run was interrupted; nothing was stored".into())),
     };
     if release_all(queue, &ledger).await || report.is_err() {
         report

@@ -155,6 +155,7 @@ impl Sink {
     async fn begin(&self) -> Result<Option<i64>, tokio_postgres::Error> {
         let answers = self.client.simple_query(&self.begin).await?;
         Ok(answers.iter().find_map(|answer| match answer {
+            // The one row that is a number.
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
         }))

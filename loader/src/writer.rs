@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc::{Receiver, Sender};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::collector::Batch;
 use crate::error::Error;
@@ -35,6 +35,13 @@ pub(crate) async fn run(
             seconds = start.elapsed().as_secs_f64(),
             "batch committed"
         );
+        if counts.rejected > 0 {
+            warn!(
+                messages = batch.len(),
+                rejected = counts.rejected,
+                "events were rejected; the rejects table of the inbox has the reasons"
+            );
+        }
         // Closed when deleting has failed for good. Receiving is then being stopped: no more is to be stored.
         if committed.send(batch.into_iter().map(|m| m.lease).collect()).await.is_err() {
             break;

@@ -6,10 +6,10 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::Error;
-use crate::inbox::{Definition, Inbox, Relation, select};
+use crate::inbox::{Definition, Inbox, Relation, hash, select};
 use crate::security::as_owner;
 
-/// Makes the inbox, or makes it anew. Acts as the caller, who comes to own the view.
+/// Makes the inbox, or makes it anew. Acts as the caller, who comes to own a new view.
 ///
 /// The definition is checked first, down to the rights of the owner-to-be, so that what is wrong with it shows here
 /// and not when the first events come.
@@ -24,25 +24,28 @@ pub(crate) fn attach(
         rejects: Relation::open(rejects)?.name,
         rules: serde_json::from_value(rules).map_err(Error::Definition)?,
     };
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: reads a variable of the backend.
-    let user = unsafe { pg_sys::GetUserId() };
-    as_owner(user, || {
+    let (inbox, owner) = named(inbox)?;
+    let sees_index = as_owner(owner, || {
         let inbox = Inbox::compile(&definition)?;
         inbox.target.probe()?;
-        inbox.rejects.probe()
+        inbox.rejects.probe()?;
+        Ok::<_, Error>(inbox.sees_index)
     })?;
 
-    let inbox = identifier(inbox)?;
-    refuse_what_is_no_inbox(&inbox)?;
     let argument = serde_json::to_string(&definition).map_err(Error::Definition)?;
     let function = format!("{}.inbox_trigger", quote_identifier(extension_schema()?));
-    let body = quote_literal(argument);
+    let body = quote_literal(&argument);
     for statement in [
-        // From no table, so that Postgres cannot take it for an updatable view and write rows anywhere by itself.
+        // The tables stand there so that the inbox is bound to them and not to their names, and the hash so that only
+        // the view's owner can change the definition: see `inbox::Binding`. From two tables, so that Postgres cannot
+        // take it for an updatable view and write rows anywhere by itself.
         format!(
             "CREATE OR REPLACE VIEW {inbox} (message_id, sent_at, body) AS
-             SELECT NULL::pg_catalog.uuid, NULL::pg_catalog.timestamptz, NULL::pg_catalog.text WHERE false"
+             SELECT NULL::pg_catalog.uuid, NULL::pg_catalog.timestamptz, NULL::pg_catalog.text
+             FROM {} AS target, {} AS rejects WHERE false AND {} IS NULL",
+            definition.target,
+            definition.rejects,
+            quote_literal(hash(&argument)?)
         ),
         format!("COMMENT ON VIEW {inbox} IS 'inbox of pg_mask: takes raw events, stores none'"),
         format!(
@@ -62,8 +65,39 @@ pub(crate) fn attach(
     }
     if !definition.rules.values().any(|rule| *rule == Rule::MessageId) {
         pgrx::warning!("no rule fills a column with message_id: a redelivered message will be stored again");
+    } else if !sees_index {
+        pgrx::warning!(
+            "what stands behind {} must have a unique index on the message id: else a redelivered message will be \
+             stored again",
+            definition.target
+        );
     }
     Ok(())
+}
+
+/// The inbox's name, made safe to stand in SQL, and who owns it or will own it.
+///
+/// Replacing somebody's own view by an inbox would lose it, so what exists and is no inbox is an error.
+fn named(name: &str) -> Result<(String, pg_sys::Oid), Error> {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: reads a variable of the backend.
+    let user = unsafe { pg_sys::GetUserId() };
+    // Who may not act as its owner is told so by Postgres, when the view is replaced.
+    let existing = select(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
+                CASE WHEN pg_catalog.pg_has_role(c.relowner, 'USAGE') THEN c.relowner END,
+                EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                        WHERE t.tgrelid = c.oid AND p.proname = 'inbox_trigger' AND c.relkind = 'v')
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[name.into()],
+        |row| Ok((row.get::<String>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<bool>(3)?)),
+    )?;
+    match existing.into_iter().next() {
+        Some((Some(inbox), owner, Some(true))) => Ok((inbox, owner.unwrap_or(user))),
+        Some(_) => Err(Error::NotAnInbox { inbox: name.to_owned() }),
+        None => Ok((identifier(name)?, user)),
+    }
 }
 
 /// A name as the user wrote it, schema-qualified or not, made safe to stand in SQL.
@@ -75,19 +109,6 @@ fn identifier(name: &str) -> Result<String, Error> {
         |row| row.get::<String>(1),
     )?;
     quoted.into_iter().flatten().next().ok_or(Error::Internal("a name has no parts"))
-}
-
-/// Replacing a view of somebody's own by an inbox would lose it.
-fn refuse_what_is_no_inbox(inbox: &str) -> Result<(), Error> {
-    let others = select(
-        "SELECT 1 FROM pg_catalog.pg_class c
-         WHERE c.oid = pg_catalog.to_regclass($1) AND NOT EXISTS (
-             SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-             WHERE t.tgrelid = c.oid AND p.proname = 'inbox_trigger')",
-        &[inbox.into()],
-        |row| row.get::<i32>(1),
-    )?;
-    if others.is_empty() { Ok(()) } else { Err(Error::NotAnInbox { inbox: inbox.to_owned() }) }
 }
 
 fn extension_schema() -> Result<String, Error> {

@@ -21,6 +21,10 @@ pub(crate) enum Error {
     InboxColumns { inbox: String },
     /// The relation to be made an inbox exists and is something else.
     NotAnInbox { inbox: String },
+    /// The definition is not the one that the view's owner gave, or of other relations.
+    NotBound { inbox: String },
+    /// A NOT NULL column without a default that no rule fills: every event would be a reject.
+    ColumnWithoutRule { column: String },
     /// The rules, or a trigger's argument, do not read as a definition.
     Definition(serde_json::Error),
     /// The target is of a kind that rows cannot be inserted into.
@@ -80,6 +84,19 @@ impl From<Error> for ErrorReport {
                 format!("relation \"{inbox}\" exists and is not an inbox"),
             )
             .set_hint("Choose another name for the inbox, or drop the relation."),
+            Error::NotBound { inbox } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("inbox \"{inbox}\" is not as its owner attached it"),
+            )
+            .set_hint(
+                "Its target or rejects table was renamed or replaced, or its trigger was changed. Have the owner call \
+                 attach_inbox() again.",
+            ),
+            Error::ColumnWithoutRule { column } => report(
+                Code::ERRCODE_NOT_NULL_VIOLATION,
+                format!("column \"{column}\" is not null and has neither rule nor default"),
+            )
+            .set_hint("Every event would be a reject: give the column a rule or a default."),
             Error::Definition(error) => {
                 report(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("the rules of an inbox are wrong: {error}"))
                     .set_hint(
@@ -91,7 +108,7 @@ impl From<Error> for ErrorReport {
                 Code::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("\"{target}\" cannot be the target of an inbox"),
             )
-            .set_hint("A target is a table, partitioned table, foreign table or view."),
+            .set_hint("A target is a table, partitioned table, foreign table, or a view without INSTEAD OF triggers."),
             Error::UnknownColumn { column, target, columns } => report(
                 Code::ERRCODE_UNDEFINED_COLUMN,
                 format!("column \"{column}\" of a rule does not exist in \"{target}\""),
@@ -120,13 +137,16 @@ impl From<Error> for ErrorReport {
             )
             .set_hint(
                 "It needs message_id uuid, sent_at timestamptz, reason text, masked_body text and rejected_at \
-                 timestamptz.",
+                 timestamptz, and no other column that must be given.",
             ),
             Error::RowsSwallowed { relation, missing } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{missing} rows inserted into \"{relation}\" are not there"),
             )
-            .set_hint("A trigger that returns NULL or a rule on the table drops them: the events would be lost."),
+            .set_hint(
+                "A trigger that returns NULL or a rule on the table drops them, or a policy hides them: the events would \
+                 be lost.",
+            ),
             Error::Spi(error) => report(Code::ERRCODE_INTERNAL_ERROR, error.to_string()),
             Error::Internal(what) => report(Code::ERRCODE_INTERNAL_ERROR, what.into()),
         }

@@ -110,37 +110,73 @@ impl Writer {
     ///
     /// This is the seam for a second way in: what writes a range of rows and counts the new ones.
     pub(crate) fn insert(&self, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
-        let arguments: Vec<pg_sys::Datum> = self
-            .kinds
-            .iter()
-            .enumerate()
-            .map(|(column, &kind)| rows.array(range.clone(), column, kind))
-            .collect();
-        let new = usize::try_from(self.insert.execute(&arguments)?.rows).unwrap_or(usize::MAX);
-        let left_out = range.len().saturating_sub(new);
-        // Whether a row was left out for being there already, or swallowed by a trigger or rule, only looking tells.
-        let missing = match &self.missing {
-            _ if left_out == 0 => 0,
-            None => left_out as u64,
-            Some(plan) => {
-                plan.execute(&self.key.iter().map(|&column| arguments[column]).collect::<Vec<_>>())?.first
-            }
-        };
-        if missing > 0 {
-            Err(Error::RowsSwallowed { relation: self.relation.clone(), missing })
-        } else {
-            Ok(new)
+        let mut new = 0;
+        let mut start = range.start;
+        while start < range.end {
+            let keyed = self.is_keyed(rows, start);
+            let end = (start..range.end).find(|&row| self.is_keyed(rows, row) != keyed).unwrap_or(range.end);
+            new += self.insert_alike(rows, start..end, keyed)?;
+            start = end;
         }
+        Ok(new)
+    }
+
+    /// Whether a row has what it is known by. One without is in conflict with none, and must go in.
+    fn is_keyed(&self, rows: &Rows, row: usize) -> bool {
+        !self.key.is_empty() && self.key.iter().all(|&column| rows.get(row, column) != Value::Null)
+    }
+
+    /// Inserts rows that all have a key, or all have none.
+    fn insert_alike(&self, rows: &Rows, range: Range<usize>, keyed: bool) -> Result<usize, Error> {
+        let arguments = self.arguments(rows, &range);
+        let mut new = 0;
+        let mut missing = 0;
+        // Whether a row was left out for being there already, or swallowed by a trigger or rule, only looking tells.
+        // One that was there may have been deleted before the look: then it goes in the next time.
+        for _ in 0..3 {
+            new += self.insert.execute(&arguments)?.rows;
+            missing = match &self.missing {
+                Some(plan) if keyed && new < range.len() as u64 => {
+                    plan.execute(&self.only_key(&arguments))?.first
+                }
+                _ if keyed => 0,
+                _ => (range.len() as u64).saturating_sub(new),
+            };
+            if missing == 0 || !keyed {
+                break;
+            }
+        }
+        if missing > 0 {
+            return Err(Error::RowsSwallowed { relation: self.relation.clone(), missing });
+        }
+        Ok(usize::try_from(new).unwrap_or(usize::MAX).min(range.len()))
+    }
+
+    /// Whether the relation has a row with the key of this one.
+    fn has(&self, rows: &Rows, row: usize) -> Result<bool, Error> {
+        match &self.missing {
+            Some(plan) if self.is_keyed(rows, row) => {
+                Ok(plan.execute(&self.only_key(&self.arguments(rows, &(row..row + 1))))?.first == 0)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn arguments(&self, rows: &Rows, range: &Range<usize>) -> Vec<pg_sys::Datum> {
+        let array = |(column, &kind)| rows.array(range.clone(), column, kind);
+        self.kinds.iter().enumerate().map(array).collect()
+    }
+
+    fn only_key(&self, arguments: &[pg_sys::Datum]) -> Vec<pg_sys::Datum> {
+        self.key.iter().map(|&column| arguments[column]).collect()
     }
 
     /// Does all that an insert does, with no row: so rights that are missing show when an inbox is attached.
     pub(crate) fn probe(&self) -> Result<(), Error> {
-        let none = Rows::new(self.kinds.len());
-        self.insert(&none, 0..0)?;
+        let none = self.arguments(&Rows::new(self.kinds.len()), &(0..0));
+        self.insert.execute(&none)?;
         if let Some(plan) = &self.missing {
-            let arguments: Vec<_> =
-                self.key.iter().map(|&column| none.array(0..0, column, self.kinds[column])).collect();
-            plan.execute(&arguments)?;
+            plan.execute(&self.only_key(&none))?;
         }
         Ok(())
     }
@@ -155,34 +191,44 @@ pub(crate) fn store(
     counts: &mut Counts,
 ) {
     let mut memory = PgMemoryContexts::new("pg_mask flush");
+    // Here, where it is the statement's error if what the transaction did before violates them.
+    if let Some(check) = &inbox.check_deferred {
+        check.execute(&[]).or_raise();
+    }
     // Ranges still to be written, the first on top: rows go in in their order as far as they can.
     let mut ranges = Vec::new();
     ranges.push(0..rows.len());
     while let Some(range) = ranges.pop() {
-        match in_subtransaction(&mut memory, || write(inbox, rows, range.clone()).or_raise()) {
-            Ok(stored) => counts.add(range.len(), stored),
-            Err(error) if !is_of_the_data(&error) && !is_of_a_policy(inbox, &error, &mut memory) => {
-                error.rethrow()
-            }
-            Err(error) if range.len() == 1 => {
-                let reason = reason(inbox, &error, rows, range.start, &mut memory);
-                messages.reject(range.start, reason, rejects);
-            }
-            Err(_) => {
-                let middle = range.start + range.len() / 2;
-                ranges.push(middle..range.end);
-                ranges.push(range.start..middle);
-            }
+        let error =
+            match in_subtransaction(&mut memory, || inbox.target.insert(rows, range.clone()).or_raise()) {
+                Ok(stored) => {
+                    counts.add(range.len(), stored);
+                    continue;
+                }
+                Err(error) => error,
+            };
+        let whose = Whose::of(&error);
+        if whose == Whose::Statement {
+            error.rethrow();
+        }
+        if range.len() > 1 {
+            let middle = range.start + range.len() / 2;
+            ranges.push(middle..range.end);
+            ranges.push(range.start..middle);
+            continue;
+        }
+        let row = range.start;
+        let refusing = refusing_column(inbox, rows, row, &mut memory);
+        if whose == Whose::Unknown && refusing.is_none() && !is_of_a_policy(inbox, &error, &mut memory) {
+            error.rethrow();
+        }
+        // Constraints are checked before conflicts are: one that is newer than the row may refuse a redelivery.
+        if in_context(&memory, || inbox.target.has(rows, row).or_raise()) {
+            counts.duplicate += 1;
+        } else {
+            messages.reject(row, reason(inbox, &error, refusing), rejects);
         }
     }
-}
-
-fn write(inbox: &Inbox, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
-    let stored = inbox.target.insert(rows, range)?;
-    if let Some(check) = &inbox.check_deferred {
-        check.execute(&[])?;
-    }
-    Ok(stored)
 }
 
 /// Writes the rejects.
@@ -193,12 +239,31 @@ pub(crate) fn reject(inbox: &Inbox, rejects: &Rows, counts: &mut Counts) {
     counts.duplicate += Counts::number(rejects.len() - written);
 }
 
-/// Whether an error is of the rows, so that others can still be stored: then it makes rejects. Any other error (disk
-/// full, rights missing, cancelled, deadlock) is the statement's.
-fn is_of_the_data(error: &CaughtError) -> bool {
-    // Data exceptions, constraints, check options of views, program limits (a row or index entry too large), and what
-    // a trigger on the target refuses by a plain RAISE EXCEPTION.
-    state_of(error).is_some_and(|state| ["22", "23", "44", "54"].contains(&&state[..2]) || state == "P0001")
+/// Whose fault an error is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// A row's: others can still be stored.
+    Row,
+    /// The statement's: disk full, cancelled, deadlock. It goes on to whoever inserts.
+    Statement,
+    /// Rights that are missing, or ones that a policy denies to a row; syntax, of the statement or of a value of some
+    /// types. Which, shows when a row is alone.
+    Unknown,
+}
+
+impl Whose {
+    fn of(error: &CaughtError) -> Self {
+        let Some(state) = state_of(error) else { return Self::Statement };
+        match &state[..2] {
+            // Data exceptions, constraints, check options of views, program limits (a row or index entry too large),
+            // and what a trigger on the target refuses by a plain RAISE EXCEPTION.
+            "22" | "23" | "44" | "54" => Self::Row,
+            _ if state == "P0001" => Self::Row,
+            // Connections, transactions, rollbacks, resources, states, operators, the system.
+            "08" | "25" | "40" | "53" | "55" | "57" | "58" => Self::Statement,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// Whether an error is a row-level security policy's. Its SQLSTATE is that of missing rights; but where those miss, no
@@ -207,6 +272,21 @@ fn is_of_a_policy(inbox: &Inbox, error: &CaughtError, memory: &mut PgMemoryConte
     inbox.row_security
         && state_of(error).is_some_and(|state| state == "42501")
         && in_subtransaction(memory, || inbox.target.probe().or_raise()).is_ok()
+}
+
+/// The column whose type does not read its value.
+fn refusing_column<'i>(
+    inbox: &'i Inbox,
+    rows: &Rows,
+    row: usize,
+    memory: &mut PgMemoryContexts,
+) -> Option<&'i Attribute> {
+    let mut attributes = inbox.attributes.iter().enumerate();
+    let refusing = attributes.find(|(column, attribute)| match rows.get(row, *column) {
+        Value::Text(text) if !attribute.is_text() => !attribute.accepts(&text, memory),
+        _ => false,
+    });
+    refusing.map(|(_, attribute)| attribute)
 }
 
 /// The SQLSTATE of an error; none for a panic, which is a fault of this library's and no row's.
@@ -221,24 +301,13 @@ fn state_of(error: &CaughtError) -> Option<String> {
 
 /// Why Postgres refused a row. Made of the error's condition and names from the catalogs alone: the error's own text
 /// may quote the value.
-fn reason(
-    inbox: &Inbox,
-    error: &CaughtError,
-    rows: &Rows,
-    row: usize,
-    memory: &mut PgMemoryContexts,
-) -> String {
+fn reason(inbox: &Inbox, error: &CaughtError, refusing: Option<&Attribute>) -> String {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
     let code = report.sql_error_code();
     let refused = format!("{} ({})", condition(code), sqlstate(code));
-    let refusing =
-        inbox.attributes.iter().enumerate().find(|(column, attribute)| match rows.get(row, *column) {
-            Value::Text(text) if !attribute.is_text() => !attribute.accepts(&text, memory),
-            _ => false,
-        });
-    if let Some((_, attribute)) = refusing {
+    if let Some(attribute) = refusing {
         return format!("column \"{}\": {refused}", attribute.name);
     }
     let message = report.message();
@@ -265,8 +334,8 @@ impl Attribute {
         });
         match read {
             Ok(()) => true,
-            Err(error) if is_of_the_data(&error) => false,
-            Err(error) => error.rethrow(),
+            Err(error) if Whose::of(&error) == Whose::Statement => error.rethrow(),
+            Err(_) => false,
         }
     }
 }

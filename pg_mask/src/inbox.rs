@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::batch::name_of;
 use crate::error::{Error, quoted};
 use crate::flush::{Conflict, Writer};
 use crate::plan::Plan;
@@ -38,6 +39,8 @@ pub(crate) struct Inbox {
     pub(crate) rejects: Writer,
     /// Makes the target's deferred constraints immediate, where it has any.
     pub(crate) check_deferred: Option<Plan>,
+    /// Whether Postgres shows the index by which a redelivered message is found: not behind a foreign table or view.
+    pub(crate) sees_index: bool,
     /// Whether the owner is under policies on the target, so that rights may be missing for some rows alone.
     pub(crate) row_security: bool,
     /// The names that a reject's reason may mention: the target's constraints, indexes and columns. Read at need.
@@ -66,6 +69,8 @@ pub(crate) struct Attribute {
     base: pg_sys::Oid,
     base_typmod: i32,
     not_null: bool,
+    /// NOT NULL, and nothing but a rule puts anything there.
+    must_be_given: bool,
     generated: bool,
 }
 
@@ -83,6 +88,7 @@ thread_local! {
     ///
     /// A backend is one thread, so this is the session's. Never dropped: at exit Postgres is no longer there to free
     /// the prepared statements.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
     static READY: ManuallyDrop<RefCell<HashMap<pg_sys::Oid, Ready>>> = ManuallyDrop::default();
 }
 
@@ -99,6 +105,7 @@ pub(crate) fn register() {
 #[expect(unsafe_code, reason = "called by Postgres")]
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    CHANGES.set(CHANGES.get() + 1);
     READY.with(|ready| {
         for ready in ready.borrow().values() {
             let relations = [ready.view, ready.inbox.target_oid, ready.inbox.rejects_oid];
@@ -112,19 +119,19 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
 impl Inbox {
     /// The inbox with this view, whose row trigger is `trigger` with the argument `definition`. Acts as the effective
     /// user, who must be the inbox's owner.
-    pub(crate) fn ready(
-        view: pg_sys::Oid,
-        trigger: pg_sys::Oid,
-        definition: impl FnOnce() -> Result<Definition, Error>,
-    ) -> Result<Rc<Self>, Error> {
+    pub(crate) fn ready(view: pg_sys::Oid, trigger: pg_sys::Oid, argument: &str) -> Result<Rc<Self>, Error> {
         let current = |ready: &&Ready| !ready.stale.get();
         if let Some(inbox) =
             READY.with(|all| all.borrow().get(&trigger).filter(current).map(|one| Rc::clone(&one.inbox)))
         {
             return Ok(inbox);
         }
-        let inbox = Rc::new(Self::compile(&definition()?)?);
-        let ready = Ready { inbox: Rc::clone(&inbox), view, stale: Cell::new(false) };
+        let before = CHANGES.get();
+        let inbox = Rc::new(Self::compile(&Definition::parse(argument)?)?);
+        inbox.check_binding(view, argument)?;
+        // What changed meanwhile, while it waited for a lock, may not be in it.
+        let stale = Cell::new(CHANGES.get() != before);
+        let ready = Ready { inbox: Rc::clone(&inbox), view, stale };
         // The old one is dropped after the borrow: freeing its statements calls Postgres.
         let old = READY.with(|all| all.borrow_mut().insert(trigger, ready));
         drop(old);
@@ -137,7 +144,7 @@ impl Inbox {
             return Err(Error::NoRules);
         }
         let target = Relation::open(&definition.target)?;
-        if !["r", "p", "f", "v"].contains(&target.kind.as_str()) {
+        if !["r", "p", "f", "v"].contains(&target.kind.as_str()) || target.instead_trigger {
             return Err(Error::TargetKind { target: target.name });
         }
         let mut columns = Vec::new();
@@ -162,15 +169,26 @@ impl Inbox {
             written.push((name.clone(), kind, attribute.cast(kind)));
             attributes.push(attribute);
         }
+        if !target.before_row_trigger
+            && let Some(missed) = available.iter().find(|attribute| attribute.must_be_given)
+        {
+            return Err(Error::ColumnWithoutRule { column: missed.name.clone() });
+        }
         let conflict = target.conflict(&columns)?;
         let check_deferred = target.check_deferred()?;
         let rejects = Relation::open(&definition.rejects)?;
         let found = rejects.attributes()?;
         for (name, kind) in REJECT_COLUMNS {
-            let fits = |attribute: &Attribute| attribute.name == name && attribute.takes(kind);
+            let fits = |attribute: &Attribute| {
+                attribute.name == name && attribute.takes(kind) && attribute.limit().is_none()
+            };
             if !found.iter().any(fits) {
                 return Err(Error::RejectsColumns { rejects: rejects.name });
             }
+        }
+        let given = |name: &str| REJECT_COLUMNS.iter().any(|(column, _)| *column == name);
+        if found.iter().any(|attribute| attribute.must_be_given && !given(&attribute.name)) {
+            return Err(Error::RejectsColumns { rejects: rejects.name });
         }
         let reject_columns = REJECT_COLUMNS.map(|(name, kind)| (name.to_owned(), kind, None));
         let message_id = &[String::from("message_id")];
@@ -183,11 +201,31 @@ impl Inbox {
             target: Writer::new(target.name, &written, &conflict)?,
             rejects: Writer::new(rejects.name, &reject_columns, &Conflict::On(vec![0]))?,
             check_deferred,
+            sees_index: ["r", "p"].contains(&target.kind.as_str()),
             row_security: target.row_security,
             names: OnceCell::new(),
             target_oid: target.oid,
             rejects_oid: rejects.oid,
         })
+    }
+
+    /// Whether the view's owner made this definition, and of these relations.
+    ///
+    /// The definition is a trigger's argument and names its relations; but a trigger can be replaced by whoever was
+    /// granted TRIGGER, and a name can come to mean another table. As the flush has the owner's rights, either would
+    /// lend them to somebody else. So the view, which its owner alone can change, has the definition's hash in it and
+    /// depends on the very relations.
+    fn check_binding(&self, view: pg_sys::Oid, argument: &str) -> Result<(), Error> {
+        let bound = select(
+            "SELECT pg_catalog.strpos(pg_catalog.pg_get_viewdef($1), pg_catalog.quote_literal($2)) > 0
+                AND (SELECT pg_catalog.array_agg(d.refobjid) FROM pg_catalog.pg_depend d
+                     JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+                     WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.ev_class = $1
+                       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) @> ARRAY[$3, $4]",
+            &[view.into(), hash(argument)?.into(), self.target_oid.into(), self.rejects_oid.into()],
+            |row| row.get::<bool>(1),
+        )?;
+        if bound == [Some(true)] { Ok(()) } else { Err(Error::NotBound { inbox: name_of(view) }) }
     }
 
     /// The names that a reject's reason may mention.
@@ -208,6 +246,22 @@ impl Inbox {
     }
 }
 
+impl Definition {
+    fn parse(argument: &str) -> Result<Self, Error> {
+        serde_json::from_str(argument).map_err(Error::Definition)
+    }
+}
+
+/// What the view says of its definition.
+pub(crate) fn hash(argument: &str) -> Result<String, Error> {
+    let hash = select(
+        "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($1, 'UTF8')), 'hex')",
+        &[argument.into()],
+        |row| row.get::<String>(1),
+    )?;
+    hash.into_iter().flatten().next().ok_or(Error::Internal("no hash"))
+}
+
 /// A relation as the catalogs describe it.
 pub(crate) struct Relation {
     oid: pg_sys::Oid,
@@ -216,6 +270,8 @@ pub(crate) struct Relation {
     kind: String,
     /// Whether a BEFORE INSERT row trigger may change what is inserted.
     before_row_trigger: bool,
+    /// Whether an INSTEAD OF trigger takes what is inserted, which goes with no ON CONFLICT.
+    instead_trigger: bool,
     /// Whether policies apply to the current user.
     row_security: bool,
 }
@@ -227,30 +283,41 @@ impl Relation {
             "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text,
                     EXISTS (SELECT FROM pg_catalog.pg_trigger t
                             WHERE t.tgrelid = c.oid AND t.tgtype & 7 = 7 AND NOT t.tgisinternal),
+                    EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68),
                     pg_catalog.row_security_active(c.oid)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.oid = $1::pg_catalog.regclass",
             &[name.into()],
-            |row| Ok((row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)),
+            |row| Ok(((row.get(1)?, row.get(2)?, row.get(3)?), (row.get(4)?, row.get(5)?, row.get(6)?))),
         )?;
         match relations.into_iter().next() {
-            Some((Some(oid), Some(name), Some(kind), Some(before_row_trigger), Some(row_security))) => {
-                Ok(Self { oid, name, kind, before_row_trigger, row_security })
-            }
+            Some((
+                (Some(oid), Some(name), Some(kind)),
+                (Some(before), Some(instead), Some(row_security)),
+            )) => Ok(Self {
+                oid,
+                name,
+                kind,
+                before_row_trigger: before,
+                instead_trigger: instead,
+                row_security,
+            }),
             _ => Err(Error::Internal("a relation is not in the catalogs")),
         }
     }
 
     fn attributes(&self) -> Result<Vec<Attribute>, Error> {
         let attributes = select(
-            "SELECT attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, NULL),
-                    attnotnull, attgenerated <> '' OR attidentity = 'a'
+            "SELECT attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, -1),
+                    attnotnull, attgenerated <> '' OR attidentity = 'a',
+                    attnotnull AND NOT atthasdef AND attidentity = ''
              FROM pg_catalog.pg_attribute
              WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             &[self.oid.into()],
             |row| {
                 let (name, type_oid, typmod) = (row.get(1)?, row.get(2)?, row.get(3)?);
                 let (type_name, not_null, generated) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                let must_be_given = row.get(7)?;
                 Ok((|| {
                     let (type_oid, typmod): (pg_sys::Oid, i32) = (type_oid?, typmod?);
                     let mut base_typmod = typmod;
@@ -265,6 +332,7 @@ impl Relation {
                         base,
                         base_typmod,
                         not_null: not_null?,
+                        must_be_given: must_be_given?,
                         generated: generated?,
                     })
                 })())
@@ -321,6 +389,7 @@ impl Relation {
              CROSS JOIN LATERAL pg_catalog.unnest(i.indkey) WITH ORDINALITY k(attnum, n)
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
              WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid
+               AND NOT i.indnullsnotdistinct
                AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
              GROUP BY i.indexrelid
              HAVING pg_catalog.array_agg(a.attname::text) @> ARRAY[$2] AND pg_catalog.array_agg(a.attname::text) <@ $3
@@ -338,7 +407,13 @@ impl Attribute {
     /// In which form `rule` fills this column; an error where it cannot.
     fn check(&self, rule: &Rule) -> Result<Kind, Error> {
         let (kind, name, allowed, fits) = match rule {
-            Rule::Copy(_) => (Kind::Text, "copy", "any", true),
+            // These two cut off what is too long, without an error.
+            Rule::Copy(_) => (
+                Kind::Text,
+                "copy",
+                "any but name and \"char\"",
+                ![pg_sys::NAMEOID, pg_sys::CHAROID].contains(&self.base),
+            ),
             Rule::Mask(_) => (
                 Kind::Text,
                 "mask",

@@ -11,7 +11,7 @@ use pgrx::varlena;
 
 use crate::batch::{self, Message};
 use crate::error::{Error, Raise};
-use crate::inbox::{Definition, Inbox};
+use crate::inbox::Inbox;
 use crate::security::as_owner;
 
 /// Tells Postgres how `inbox_trigger` is called.
@@ -85,9 +85,8 @@ impl<'a> Call<'a> {
                 batch::open(view);
             }
             INSTEAD_OF_ROW => {
-                let ready = || {
-                    as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, || self.definition()))
-                };
+                let ready =
+                    || as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, self.argument()));
                 batch::append(view, self.owner(), ready, || self.message())?;
                 // NULL would take the row out of the count that the client sees, and for the very tuple that it
                 // handed over Postgres leaves that one allocated until the statement ends (ExecIRInsertTriggers in
@@ -110,14 +109,13 @@ impl<'a> Call<'a> {
         self.class().relowner
     }
 
-    /// The rules, from the argument of the row trigger.
-    fn definition(&self) -> Result<Definition, Error> {
+    /// The definition: the argument of the row trigger. Without one it is none, and refused as such.
+    fn argument(&self) -> &'a str {
         if self.trigger.tgnargs != 1 {
-            return Err(Error::NotAnInboxTrigger);
+            return "";
         }
-        // SAFETY: there is one argument, a C string.
-        let argument = unsafe { CStr::from_ptr(*self.trigger.tgargs) };
-        serde_json::from_slice(argument.to_bytes()).map_err(Error::Definition)
+        // SAFETY: there is one argument, a C string in the database's encoding, which is UTF-8.
+        unsafe { CStr::from_ptr(*self.trigger.tgargs).to_str().unwrap_or_default() }
     }
 
     /// Whether the view has an inbox's columns: `message` reads by place and type.

@@ -20,6 +20,12 @@ pub(super) struct Statements {
 /// The columns of an inbox, in the order of the COPY data.
 const COLUMNS: [(&str, &str); 3] = [("message_id", "uuid"), ("sent_at", "timestamptz"), ("body", "text")];
 
+/// Where `synchronous_commit` is off, COMMIT is answered before the batch is on disk, and the messages would be deleted:
+/// a crash would lose them. For each transaction, since the setting can change while the loader runs, and behind a
+/// connection pooler the session can.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+    WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
 const SESSION: &str = "
     SELECT current_user::text, current_database()::text, pg_is_in_recovery(),
            current_setting('transaction_read_only') = 'on',
@@ -63,7 +69,7 @@ pub(super) async fn run(client: &Client, inbox: &str) -> Result<Statements, Erro
     let inbox = examine(client, inbox, extension, &user).await?;
     let columns = COLUMNS.map(|(name, _)| name).join(", ");
     Ok(Statements {
-        begin: format!("BEGIN; SELECT statement FROM {schema}.inbox_counts()"),
+        begin: format!("BEGIN; {DURABLE}; SELECT statement FROM {schema}.inbox_counts()"),
         copy: format!("COPY {inbox} ({columns}) FROM STDIN (FORMAT binary)"),
         counts: format!("SELECT statement, stored, duplicate, rejected FROM {schema}.inbox_counts()"),
     })
@@ -90,10 +96,7 @@ async fn session(client: &Client) -> Result<(String, String), Error> {
         ));
     }
     if get(&row, 5)? {
-        // COMMIT would be answered before the batch is on disk, and the messages deleted: a crash would lose
-        // them.
-        warn!("synchronous_commit is off; the loader turns it on for its own session");
-        client.batch_execute("SET synchronous_commit TO on").await.map_err(unexpected)?;
+        warn!("synchronous_commit is off; the loader turns it on for its own transactions");
     }
     Ok((user, database))
 }

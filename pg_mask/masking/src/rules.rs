@@ -397,7 +397,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_becomes_a_row_or_a_reject(body in "\\PC*") {
+        fn every_text_becomes_a_row_or_a_reject(body in any::<String>()) {
             let _: Result<_, _> = row(&body);
         }
 

@@ -25,15 +25,28 @@ SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}', rejects => 'thin
 ALTER TABLE thing_rejects DROP CONSTRAINT thing_rejects_message_id_key;
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
 ALTER TABLE thing_rejects ADD UNIQUE (message_id);
+ALTER TABLE thing_rejects ALTER COLUMN masked_body TYPE varchar(10);
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE thing_rejects ALTER COLUMN masked_body TYPE text, ADD COLUMN more text NOT NULL;
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE thing_rejects DROP COLUMN more;
+-- A column that every event would leave NULL and must not be.
+ALTER TABLE things ADD COLUMN must text NOT NULL;
+SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE things ALTER COLUMN must SET DEFAULT 'there', ADD COLUMN cut name;
+SELECT attach_error('{"cut": {"copy": "a"}, "id": "message_id"}');
+ALTER TABLE things DROP COLUMN must, DROP COLUMN cut;
 -- Indexes that would not find every redelivery do not count.
 ALTER TABLE things DROP CONSTRAINT things_id_key;
 CREATE UNIQUE INDEX ON things (id) WHERE n > 0;
 CREATE UNIQUE INDEX ON things (id, n);
+CREATE UNIQUE INDEX one_null ON things (id) NULLS NOT DISTINCT;
 ALTER TABLE things ADD CONSTRAINT late UNIQUE (id) DEFERRABLE;
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id", "n": {"copy": "n"}}');
 CREATE UNIQUE INDEX ON things (id);
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
 ALTER TABLE things DROP CONSTRAINT late;
+DROP INDEX one_null;
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
 \t off
 \pset format aligned
@@ -52,6 +65,9 @@ SELECT a, id FROM things ORDER BY id NULLS FIRST;
 -- What is no inbox is not replaced by one.
 CREATE VIEW mine AS SELECT 1 AS one;
 SELECT error_of($$SELECT attach_inbox('mine', 'things', 'thing_rejects', '{"a": {"copy": "a"}}')$$);
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER nothing INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION nothing();
+SELECT error_of($$SELECT attach_inbox('other', 'mine', 'thing_rejects', '{"one": {"copy": "a"}}')$$);
 SELECT error_of($$SELECT attach_inbox('things', 'things', 'thing_rejects', '{"a": {"copy": "a"}}')$$);
 -- Odd names.
 CREATE SCHEMA "Odd ""schema""";
@@ -70,11 +86,14 @@ CREATE TRIGGER open BEFORE INSERT ON odd FOR EACH STATEMENT EXECUTE FUNCTION inb
 CREATE TRIGGER each INSTEAD OF INSERT ON odd FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{}');
 CREATE TRIGGER close AFTER INSERT ON odd FOR EACH STATEMENT EXECUTE FUNCTION inbox_trigger();
 SELECT error_of('INSERT INTO odd (body) VALUES (''x'')');
--- A definition that somebody wrote by hand is checked like one from attach_inbox.
+-- A definition that the owner did not attach is refused.
 CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{"target": "things"}');
+SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
+CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{"target":"public.things","rejects":"public.thing_rejects","rules":{"a":{"copy":"a"},"id":"message_id"}}');
 SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
 CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger();
 SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
 DROP SCHEMA "Odd ""schema""" CASCADE;
 DROP VIEW thing_inbox, mine, odd;
 DROP TABLE things, thing_rejects;
+DROP FUNCTION nothing;

@@ -71,7 +71,7 @@ SELECT count(*) FROM login_inbox;
 SELECT error_of('UPDATE login_inbox SET body = NULL');
 SELECT error_of('DELETE FROM login_inbox');
 SELECT pg_relation_filepath('login_inbox') IS NULL AS no_storage;
--- By COPY as well, text and binary.
+-- By COPY as well.
 TRUNCATE user_logins, login_rejects;
 COPY login_inbox (body) FROM stdin;
 {"user_id":"copied"}
@@ -79,5 +79,22 @@ not json
 \.
 TABLE counts;
 SELECT user_id FROM user_logins;
+-- When the cause of rejects is mended they go back into the inbox. Taken out of the rejects first: what is still bad
+-- becomes a reject again, and nothing is lost.
+TRUNCATE user_logins, login_rejects;
+INSERT INTO login_inbox VALUES (id(1), '2026-03-01', format('{"user_id":"u1","locale":"%s"}', repeat('x', 40))), (id(2), '2026-03-01', 'bad');
+ALTER TABLE user_logins ALTER COLUMN locale TYPE varchar(64);
+WITH taken AS (DELETE FROM login_rejects RETURNING *)
+INSERT INTO login_inbox SELECT message_id, sent_at, unmask_pii(masked_body) FROM taken;
+TABLE counts;
+SELECT user_id, create_date FROM user_logins;
+SELECT message_id, reason FROM login_rejects;
+UPDATE user_logins SET locale = NULL;
+ALTER TABLE user_logins ALTER COLUMN locale TYPE varchar(32);
+-- What is stored and comes again is a duplicate, be it that a newer constraint would refuse it.
+ALTER TABLE user_logins ADD CONSTRAINT newer CHECK (user_id <> 'u1') NOT VALID;
+INSERT INTO login_inbox VALUES (id(1), '2026-03-01', '{"user_id":"u1"}'), (id(3), '2026-03-01', '{"user_id":"u1"}');
+TABLE counts;
+ALTER TABLE user_logins DROP CONSTRAINT newer;
 TRUNCATE user_logins, login_rejects;
 DROP TABLE bad;

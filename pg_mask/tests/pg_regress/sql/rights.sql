@@ -9,6 +9,8 @@ SELECT error_of('INSERT INTO user_logins (user_id) VALUES (''x'')');
 SELECT error_of('SELECT unmask_pii(''Zg=='')');
 SELECT error_of($$SELECT attach_inbox('stolen', 'user_logins', 'login_rejects', '{"user_id": {"copy": "x"}}')$$);
 RESET ROLE;
+-- Its owner can do nothing but keep these tables.
+SELECT relname, relowner::regrole FROM pg_class WHERE relname IN ('user_logins', 'login_rejects', 'login_inbox') ORDER BY 1;
 -- Analysts see masks, and cannot unmask or insert.
 SET ROLE login_analyst;
 SELECT masked_ip FROM user_logins;
@@ -45,6 +47,19 @@ SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 GRANT SELECT (id) ON app.target TO app_owner;
 SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 SELECT current_user = session_user AS myself_again;
+-- Whoever may make triggers on the inbox, as GRANT ALL says, cannot make it write where its owner did not say.
+GRANT ALL ON app.inbox TO app_loader;
+SET ROLE app_loader;
+CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON app.inbox FOR EACH ROW
+EXECUTE FUNCTION inbox_trigger('{"target":"app.rejects","rejects":"app.rejects","rules":{"reason":{"copy":"v"},"message_id":"message_id"}}');
+SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
+RESET ROLE;
+-- Attached again by somebody else who may, it stays its owner's, and its owner's rights are looked at.
+REVOKE INSERT ON app.target FROM app_owner;
+SELECT error_of($$SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}')$$);
+GRANT INSERT ON app.target TO app_owner;
+SELECT error_of($$SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}')$$);
+SELECT relowner::regrole FROM pg_class WHERE oid = 'app.inbox'::regclass;
 -- Rights that are missing show when an inbox is attached.
 SET ROLE app_loader;
 SELECT error_of($$SELECT attach_inbox('app.mine', 'app.target', 'app.rejects', '{"v": {"mask": "v"}}')$$);

@@ -51,6 +51,9 @@ TABLE counts;
 CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.t = 'swallowed' THEN RETURN NULL; END IF; RETURN NEW; END $$;
 CREATE TRIGGER swallow BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION swallow();
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(1), now(), '{"t":"good"}'), (id(2), now(), '{"t":"swallowed"}')$$);
+-- … with or without a message id.
+SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"swallowed"}')$$);
+SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"good"}'), (id(2), now(), '{"t":"good"}'), (NULL, now(), '{"t":"swallowed"}')$$);
 DROP TRIGGER swallow ON readings;
 CREATE RULE nothing AS ON INSERT TO reading_rejects DO INSTEAD NOTHING;
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(7000), now(), 'bad')$$);
@@ -62,9 +65,29 @@ INSERT INTO reading_inbox VALUES (id(1), now(), '{"i2":"now text"}');
 SELECT i2 FROM readings;
 ALTER TABLE readings DROP COLUMN i2;
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
-DROP TABLE readings CASCADE;
+-- It is bound to its tables: they cannot go without it, and another of the same name does not take their place.
+SELECT error_of('DROP TABLE readings');
+ALTER TABLE readings RENAME TO old_readings;
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
+CREATE TABLE readings (LIKE old_readings INCLUDING ALL);
+ALTER TABLE readings ADD COLUMN i2 text;
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
 DROP VIEW reading_inbox;
+DROP TABLE readings, old_readings;
+-- Types whose input fails with an error of its own kind.
+CREATE TABLE odd (q tsquery, r regclass, x bit(4), d date, id uuid UNIQUE);
+SELECT attach_inbox('odd_inbox', 'odd', 'reading_rejects', '{"q": {"copy": "q"}, "r": {"copy": "r"}, "x": {"copy": "x"}, "d": {"copy": "d"}, "id": "message_id"}');
+TRUNCATE reading_rejects;
+INSERT INTO odd_inbox VALUES (id(1), now(), '{"q":"SECRET & & ("}'), (id(2), now(), '{"q":"a & b","x":"1010"}'), (id(3), now(), '{"r":"SECRET.a.b.c"}'), (id(4), now(), '{"x":"10"}');
+TABLE counts;
+SELECT message_id, reason FROM reading_rejects ORDER BY 1;
+-- A date means the same whatever the session's settings are.
+SET datestyle = 'ISO, DMY';
+INSERT INTO odd_inbox VALUES (id(5), now(), '{"d":"2026-02-01"}'), (id(6), now(), '{"d":"01/02/2026"}');
+RESET datestyle;
+SELECT x, d FROM odd ORDER BY id;
+DROP VIEW odd_inbox;
+DROP TABLE odd;
 -- A partitioned table, whose unique index must have the partition key too: a redelivery has the same date.
 CREATE TABLE parts (m text NOT NULL, day date, id uuid, UNIQUE (day, id)) PARTITION BY RANGE (day);
 CREATE TABLE parts_march PARTITION OF parts FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');
@@ -77,6 +100,7 @@ SELECT reason FROM reading_rejects;
 -- A view that Postgres can insert through, here with a check option.
 CREATE TABLE base (m text, region text, id uuid UNIQUE);
 CREATE VIEW eu AS SELECT * FROM base WHERE region = 'eu' WITH CHECK OPTION;
+-- Whether it is unique behind a view cannot be seen, and is said.
 SELECT attach_inbox('eu_inbox', 'eu', 'reading_rejects', '{"m": {"mask": "m"}, "region": {"copy": "region"}, "id": "message_id"}');
 TRUNCATE reading_rejects;
 INSERT INTO eu_inbox VALUES (id(1), now(), '{"m":"1","region":"eu"}'), (id(2), now(), '{"m":"2","region":"us"}'), (id(1), now(), '{"m":"1","region":"eu"}');

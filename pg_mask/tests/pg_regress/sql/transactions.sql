@@ -49,9 +49,11 @@ SELECT user_id FROM user_logins;
 -- statement_timeout and cancel in mid-batch.
 TRUNCATE user_logins;
 CREATE FUNCTION slow(n integer) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF n = 7000 THEN PERFORM pg_sleep(10); END IF; RETURN format('{"user_id":"u%s"}', n); END $$;
+\set VERBOSITY terse
 SET statement_timeout = '300ms';
 INSERT INTO login_inbox (body) SELECT slow(n) FROM generate_series(1, 8000) n;
 RESET statement_timeout;
+\set VERBOSITY default
 SELECT count(*) FROM user_logins;
 -- … and in mid-flush, where the statement acts as the inbox's owner and in a subtransaction.
 CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(10); RETURN NEW; END $$;
@@ -80,6 +82,7 @@ SELECT count(*) FROM user_logins;
 TRUNCATE user_logins;
 CREATE TABLE echoes (m text, id uuid UNIQUE);
 SELECT attach_inbox('echo_inbox', 'echoes', 'login_rejects', '{"m": {"mask": "m"}, "id": "message_id"}');
+GRANT INSERT ON echo_inbox TO login_owner;
 CREATE FUNCTION echo() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO public.echo_inbox VALUES (NEW.message_id, now(), pg_catalog.format('{"m":"%s"}', NEW.user_id));
@@ -147,6 +150,11 @@ INSERT INTO known VALUES ('u1');
 INSERT INTO login_inbox SELECT * FROM events(1, 2);
 TABLE counts;
 SELECT user_id FROM user_logins;
+-- … but what the transaction itself did before is the statement's error, and makes no rejects.
+BEGIN;
+INSERT INTO user_logins (user_id) VALUES ('unknown');
+INSERT INTO login_inbox SELECT * FROM events(3, 4);
+ROLLBACK;
 ALTER TABLE user_logins DROP CONSTRAINT known;
 -- Isolation levels above the default.
 TRUNCATE user_logins, login_rejects;
@@ -158,7 +166,7 @@ COMMIT;
 BEGIN READ ONLY;
 INSERT INTO login_inbox SELECT * FROM events(1, 3);
 ROLLBACK;
--- A cursor, a prepared statement and RETURNING work as on a table.
+-- A prepared statement and RETURNING work as on a table.
 PREPARE one AS INSERT INTO login_inbox (body) VALUES ($1) RETURNING length(body);
 EXECUTE one('{"user_id":"u"}');
 EXECUTE one('{"user_id":"v"}');
