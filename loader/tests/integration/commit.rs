@@ -70,6 +70,7 @@ async fn a_commit_that_fails_deletes_nothing() {
         world
             .sql(
                 "CREATE TABLE audit (at timestamptz);
+                 GRANT INSERT ON audit TO login_owner;
                  CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
                      $$ BEGIN INSERT INTO public.audit VALUES (pg_catalog.now()); RETURN NULL; END $$;
                  CREATE TRIGGER note AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCTION note();
@@ -92,6 +93,31 @@ async fn a_commit_that_fails_deletes_nothing() {
         let ended = world.loader().until_empty(&world.queue).await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(25));
         world.assert_each_stored_once(25).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_is_durable_though_the_settings_say_otherwise() {
+    World::run(async |world| {
+        world
+            .sql(&format!(
+                "ALTER ROLE {} SET synchronous_commit TO off;
+                 CREATE TABLE audit (durable boolean);
+                 GRANT INSERT ON audit TO login_owner;
+                 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN
+                         INSERT INTO public.audit VALUES (pg_catalog.current_setting('synchronous_commit') = 'on');
+                         RETURN NEW;
+                     END $$;
+                 CREATE TRIGGER note BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION note();",
+                world.name
+            ))
+            .await;
+        world.queue.send(&events(25)).await;
+        let ended = world.loader().options("--drain --batch-size 10").end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(25));
+        assert_eq!(world.number("SELECT count(*) FROM audit WHERE durable", &[]).await, 25);
     })
     .await;
 }
