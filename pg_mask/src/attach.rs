@@ -5,8 +5,9 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 
+use crate::catalog::{Relation, select};
 use crate::error::Error;
-use crate::inbox::{Definition, Inbox, Relation, hash, select};
+use crate::inbox::{Definition, Inbox, hash};
 use crate::security::as_owner;
 
 /// Makes the inbox, or makes it anew. Acts as the caller, who comes to own a new view.

@@ -6,13 +6,16 @@
 //! | `trigger` | what Postgres hands to the trigger function, made safe to read |
 //! | `batch` | the rows of a statement, from its first to its last, through savepoints and errors |
 //! | `inbox` | an inbox made ready for a session: its rules checked against the target, its statements prepared |
+//! | `catalog` | relations and columns as the catalogs describe them |
 //! | `flush` | a batch's rows written to the target, culprits turned into rejects |
+//! | `writer` | rows into one relation, set by set |
 //! | `rows`, `plan` | values and prepared statements in the forms that Postgres takes |
 //! | `security` | acting as the inbox's owner |
 //! | `error` | every error of the extension with its SQLSTATE |
 
 mod attach;
 mod batch;
+mod catalog;
 mod error;
 mod flush;
 mod inbox;
@@ -20,6 +23,7 @@ mod plan;
 mod rows;
 mod security;
 mod trigger;
+mod writer;
 
 use masking::scheme;
 use pgrx::iter::TableIterator;
