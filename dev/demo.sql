@@ -4,13 +4,13 @@
 \echo '--- Logins as they are stored: masked.'
 SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
 FROM user_logins
-ORDER BY user_id, message_id
+ORDER BY user_id, masked_ip, app_version
 LIMIT 5;
 
 \echo '--- The same rows, unmasked for somebody who may.'
 SELECT user_id, unmask_pii(masked_ip) AS ip, unmask_pii(masked_device_id) AS device_id
 FROM user_logins
-ORDER BY user_id, message_id
+ORDER BY user_id, masked_ip, app_version
 LIMIT 5;
 
 \echo '--- Devices that occur more than once, found on masks alone.'

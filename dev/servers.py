@@ -134,6 +134,7 @@ def stop(state_dir):
         if root.exists():
             shutil.rmtree(root)
         (state_dir / "env").unlink()
+        print(f"servers: stopped, and {root} removed")
     if state_dir.is_dir() and not any(state_dir.iterdir()):
         state_dir.rmdir()
 

@@ -142,7 +142,7 @@ pub(crate) struct Config {
     pub(crate) drain: bool,
 
     /// Receive one batch at most, try it in the database, roll back, make the messages visible again and
-    /// report
+    /// report. Counts as one receive of each, towards a dead-letter queue
     #[arg(long, env = "LOADER_DRY_RUN", value_parser = FalseyValueParser::new(), help_heading = "Run")]
     pub(crate) dry_run: bool,
 
