@@ -103,7 +103,9 @@ fn explain(failure: &Failure, queue: &str, place: &str) -> Error {
     } else if failure.is_answer() {
         failure.to_string()
     } else {
-        format!("the service {place} cannot be reached ({failure}): is the endpoint right, and the service up?")
+        format!(
+            "the service {place} cannot be reached ({failure}): is the endpoint right, and the service up?"
+        )
     })
 }
 
