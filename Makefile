@@ -23,7 +23,7 @@ build: ## Build the extension and the loader in release
 	@dev/install && dev/build
 
 install: ## Install the extension into a PostgreSQL that is there: make install PG_CONFIG=/path/to/pg_config
-	@dev/install && dev/build extension && dev/install-extension
+	@dev/install extension && dev/build extension && dev/install-extension
 
 lint: ## Check formatting and lints
 	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
