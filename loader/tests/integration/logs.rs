@@ -24,16 +24,7 @@ async fn no_log_line_holds_a_body() {
 
             // Runs that fail with events in hand.
             world.queue.send(&canary.events(20)).await;
-            let lock = world.lock_logins().await;
-            let ended = loader().env("PGOPTIONS", "-c statement_timeout=300").end().await.expect(4);
-            output += &ended.says(&["57014"]).output();
-            for (end, code) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
-                let running = loader().start();
-                let pid = world.backends_in_copy(1).await[0];
-                world.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
-                output += &running.end().await.expect(4).says(&[code]).output();
-            }
-            lock.batch_execute("COMMIT").await.unwrap();
+            output += &world.break_off_in_mid_copy(loader).await;
             world.sql("ALTER TABLE user_logins RENAME COLUMN locale TO gone").await;
             output += &loader().end().await.expect(4).says(&["42703"]).output();
             world.sql("ALTER TABLE user_logins RENAME COLUMN gone TO locale").await;

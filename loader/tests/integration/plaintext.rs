@@ -91,16 +91,7 @@ async fn provoke_errors_in_the_loader(world: &World, canary: &Canary) -> String 
     let bodies: Vec<String> = (5000..5100).map(|n| canary.event(n)).collect();
     world.queue.send(&bodies).await;
 
-    let lock = world.lock_logins().await;
-    let ended = loader().env("PGOPTIONS", "-c statement_timeout=300").end().await.expect(4);
-    output += &ended.says(&["57014"]).output();
-    for (end, code) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
-        let running = loader().start();
-        let pid = world.backends_in_copy(1).await[0];
-        world.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
-        output += &running.end().await.expect(4).says(&[code]).output();
-    }
-    lock.batch_execute("COMMIT").await.unwrap();
+    output += &world.break_off_in_mid_copy(loader).await;
 
     let owner = world.give_inbox_to_a_role().await;
     output += &loader().end().await.expect(4).says(&["42501"]).output();

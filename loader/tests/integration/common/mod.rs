@@ -149,6 +149,22 @@ impl World {
         pids
     }
 
+    /// Has the server break off runs of the loader that have events in hand: by a timeout, a cancel and an end of the
+    /// connection. What they printed.
+    pub(crate) async fn break_off_in_mid_copy(&self, loader: impl Fn() -> Loader) -> String {
+        let lock = self.lock_logins().await;
+        let ended = loader().env("PGOPTIONS", "-c statement_timeout=300").end().await.expect(4);
+        let mut output = ended.says(&["57014"]).output();
+        for (end, code) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
+            let running = loader().start();
+            let pid = self.backends_in_copy(1).await[0];
+            self.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
+            output += &running.end().await.expect(4).says(&[code]).output();
+        }
+        lock.batch_execute("COMMIT").await.unwrap();
+        output
+    }
+
     /// Makes a role that may not do anything yet the owner of the inbox, with whose rights events are stored.
     pub(crate) async fn give_inbox_to_a_role(&self) -> String {
         let owner = format!("{}_owner", self.name);
