@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PG_CONFIG
 
 help: ## List the commands
-	@sed -n 's/^\([a-z]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: ## Show the whole job on servers of its own; the first time takes up to 20 minutes
 	@dev/demo
@@ -18,6 +18,9 @@ stop: ## Stop the servers of the demo and remove what they left
 
 test: ## Run all tests, on servers of their own
 	@dev/test
+
+test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
+	@dev/test-compose
 
 build: ## Build the extension and the loader in release
 	@dev/install && dev/build
@@ -34,4 +37,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test build install lint fmt clean
+.PHONY: help demo psql stop test test-compose build install lint fmt clean

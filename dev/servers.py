@@ -102,8 +102,6 @@ def start(state_dir, conf=(), database="postgres"):
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_REGION": "us-east-1",
-            # botocore knows the region by this name only.
-            "AWS_DEFAULT_REGION": "us-east-1",
             # A profile of the user's could name another endpoint, and demo events would go there.
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",

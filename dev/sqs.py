@@ -3,6 +3,7 @@
 
     dev/sqs.py create QUEUE [--fresh]     with its dead-letter queue QUEUE-dlq; prints the URL
     dev/sqs.py send QUEUE FILE            one body a line, - for standard input; prints how many were sent
+    dev/sqs.py seed QUEUE FILE            both, and once: what was sent before is not sent again
     dev/sqs.py left QUEUE                 prints how many messages are there, hidden and delayed ones included
 
 Run it with the Python of the SQS server's virtual environment, which has botocore. It speaks to AWS_ENDPOINT_URL and
@@ -11,6 +12,7 @@ module of that name from botocore.)
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -48,8 +50,27 @@ def create(client, name, fresh=False):
     )["QueueUrl"]
 
 
-def send(client, name, bodies):
-    """Sends all bodies and returns their number."""
+# A tag of the queue: how many of the messages it was seeded with have been sent.
+SEEDED = "seeded"
+
+
+def seed(client, name, bodies):
+    """Creates the queue and sends what of `bodies` was not sent by this before; returns the number of that.
+
+    What is sent is remembered after every call, so that one that was broken off goes on where it was.
+    """
+    url = create(client, name)
+    done = int(client.list_queue_tags(QueueUrl=url).get("Tags", {}).get(SEEDED, 0))
+    return send(
+        client,
+        name,
+        itertools.islice(bodies, done, None),
+        then=lambda sent: client.tag_queue(QueueUrl=url, Tags={SEEDED: str(done + sent)}),
+    )
+
+
+def send(client, name, bodies, then=lambda sent: None):
+    """Sends all bodies and returns their number. `then` is called after every batch with the number so far."""
     url = url_of(client, name)
     sent = 0
     said = time.monotonic()
@@ -66,6 +87,7 @@ def send(client, name, bodies):
         else:
             sys.exit(f"sqs: {len(entries)} messages could not be sent: {failed[0]['Code']}")
         sent += len(batch)
+        then(sent)
         if time.monotonic() - said > 3:
             said = time.monotonic()
             print(f"sqs: {sent} sent", file=sys.stderr)
@@ -100,29 +122,32 @@ def url_of(client, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("create", "send", "left"):
+    for command in ("create", "send", "seed", "left"):
         sub = commands.add_parser(command)
         sub.add_argument("queue", metavar="QUEUE")
         if command == "create":
             sub.add_argument("--fresh", action="store_true", help="without the messages of one that is there")
-        elif command == "send":
+        elif command in ("send", "seed"):
             sub.add_argument("file", metavar="FILE")
     options = parser.parse_args()
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     if not endpoint:
         sys.exit("sqs: set AWS_ENDPOINT_URL (dev/servers.py env DIR prints it)")
-    client = botocore.session.get_session().create_client("sqs", endpoint_url=endpoint)
+    # botocore knows the region as AWS_DEFAULT_REGION only.
+    region = os.environ.get("AWS_REGION")
+    client = botocore.session.get_session().create_client("sqs", region_name=region, endpoint_url=endpoint)
     try:
         if options.command == "create":
             print(create(client, options.queue, options.fresh))
         elif options.command == "left":
             print(left(client, options.queue))
         else:
+            fill = seed if options.command == "seed" else send
             # Only a line feed ends a body: "\r" may be part of one.
             file = 0 if options.file == "-" else options.file
             with open(file, encoding="utf-8", newline="\n") as lines:
-                print(send(client, options.queue, (line.removesuffix("\n") for line in lines)))
+                print(fill(client, options.queue, (line.removesuffix("\n") for line in lines)))
     except client.exceptions.QueueDoesNotExist:
         sys.exit(f"sqs: there is no queue {options.queue} at {endpoint}")
 

@@ -1,5 +1,6 @@
 //! The command line and the environment.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
@@ -11,7 +12,8 @@ use crate::error::Error;
 const AFTER_HELP: &str = "\
 PostgreSQL, for what --database-url does not say:
   PGHOST (localhost), PGPORT (5432), PGUSER (the operating system's user),
-  PGPASSWORD, PGDATABASE (named like the user), PGAPPNAME (pg_mask loader),
+  PGPASSWORD or PGPASSWORD_FILE (a file that holds it and nothing else),
+  PGDATABASE (named like the user), PGAPPNAME (pg_mask loader),
   PGCONNECT_TIMEOUT (10 seconds), PGOPTIONS, PGSSLMODE (prefer)
   Connections are plain as yet: of the sslmodes disable, allow and prefer work.
 
@@ -19,6 +21,10 @@ AWS, by its standard chain:
   AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_REGION, web
   identity, container and instance roles. With an endpoint of your own and no
   region, the region is us-east-1.
+
+A file of variables:
+  LOADER_ENV_FILE names a file with lines NAME=value, for variables that the
+  environment leaves out. No file is read that is not named.
 
 Rights that the loader needs:
   PostgreSQL  CONNECT on the database, USAGE on the schemas of the inbox and of
@@ -197,6 +203,9 @@ impl Config {
     /// Reads the command line and the environment. Prints help, version and usage errors itself and exits for
     /// them.
     pub(crate) fn load() -> Result<Self, Error> {
+        if let Some(file) = std::env::var_os("LOADER_ENV_FILE").filter(|file| !file.is_empty()) {
+            read_env_file(Path::new(&file))?;
+        }
         let matches = Self::command().get_matches();
         let mut config = Self::from_arg_matches(&matches).map_err(|e| Error::Config(e.to_string()))?;
         config.prefer_service_endpoint(&matches, std::env::var("AWS_ENDPOINT_URL_SQS").ok());
@@ -269,6 +278,18 @@ impl Config {
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace.into())
     }
+}
+
+/// Sets the variables of `file` that are not set yet. To be called while there is but one thread.
+fn read_env_file(file: &Path) -> Result<(), Error> {
+    dotenvy::from_path(file).map_err(|error| {
+        let why = match error {
+            dotenvy::Error::Io(error) => error.to_string(),
+            // Its text has the line, which may hold a password.
+            _ => "there is a line in it that is not NAME=value".to_owned(),
+        };
+        Error::Config(format!("LOADER_ENV_FILE: {} cannot be read: {why}", file.display()))
+    })
 }
 
 fn check_url(option: &str, url: &str) -> Result<(), Error> {

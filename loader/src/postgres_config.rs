@@ -2,6 +2,7 @@
 //! them.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::time::Duration;
 
 use tokio_postgres::config::{Config, Host, SslMode};
@@ -57,10 +58,12 @@ pub(crate) fn resolve(url: Option<&str>, env: impl Fn(&str) -> Option<String>) -
     {
         config.user(user);
     }
-    if config.get_password().is_none()
-        && let Some(password) = env("PGPASSWORD")
-    {
-        config.password(password);
+    if config.get_password().is_none() {
+        if let Some(password) = env("PGPASSWORD") {
+            config.password(password);
+        } else if let Some(file) = env("PGPASSWORD_FILE") {
+            config.password(password_in(&file)?);
+        }
     }
     if config.get_dbname().is_none()
         && let Some(database) = env("PGDATABASE")
@@ -106,6 +109,17 @@ pub(crate) fn servers(config: &Config) -> String {
         _ = write!(text, "{separator}{host}:{}", port(i));
     }
     text
+}
+
+/// The password that `file` holds, as container secrets do: the whole of it, but for a line feed at its end.
+fn password_in(file: &str) -> Result<String, Error> {
+    let mut password = fs::read_to_string(file)
+        .map_err(|e| Error::Config(format!("PGPASSWORD_FILE: {file} cannot be read: {e}")))?;
+    password.truncate(password.trim_end_matches(['\r', '\n']).len());
+    if password.is_empty() {
+        return Err(Error::Config(format!("PGPASSWORD_FILE: {file} is empty")));
+    }
+    Ok(password)
 }
 
 fn parse(url: &str, default_port: Option<&str>) -> Result<Config, Error> {

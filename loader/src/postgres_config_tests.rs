@@ -105,3 +105,23 @@ fn bad_values_are_refused_without_a_secret_in_the_message() {
         assert!(with(None, &[(name, "hunter2")]).err().unwrap().to_string().contains(name));
     }
 }
+
+#[test]
+fn a_password_can_be_in_a_file_and_a_given_one_goes_before_it() {
+    let file = std::env::temp_dir().join(format!("pg_mask-password-{}", std::process::id()));
+    let variable = ("PGPASSWORD_FILE", file.to_str().unwrap());
+    let password = |config: Config| config.get_password().map(<[u8]>::to_vec);
+
+    std::fs::write(&file, " of file\n").unwrap();
+    assert_eq!(password(with(None, &[variable]).unwrap()).unwrap(), b" of file");
+    assert_eq!(password(with(None, &[variable, ("PGPASSWORD", "p")]).unwrap()).unwrap(), b"p");
+    assert_eq!(password(with(Some("postgres://u:url@h/d"), &[variable]).unwrap()).unwrap(), b"url");
+
+    std::fs::write(&file, "\n").unwrap();
+    let empty = with(None, &[variable]).unwrap_err().to_string();
+    std::fs::remove_file(&file).unwrap();
+    let missing = with(None, &[variable]).unwrap_err().to_string();
+    for (error, why) in [(empty, "is empty"), (missing, "cannot be read")] {
+        assert!(error.contains("PGPASSWORD_FILE") && error.contains(why), "{error}");
+    }
+}

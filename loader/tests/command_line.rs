@@ -82,3 +82,28 @@ fn the_log_is_json_without_a_terminal_and_human_on_request() {
     let human = loader(&["--log-format", "human"], &[NOWHERE]);
     assert!(text(&human).contains(" ERROR PostgreSQL: 127.0.0.1:1"), "{}", text(&human));
 }
+
+#[test]
+fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
+    let file = std::env::temp_dir().join(format!("pg_mask-env-{}", std::process::id()));
+    let variable = ("LOADER_ENV_FILE", file.to_str().expect("UTF-8"));
+    let run = |text: &str, env: &[(&str, &str)]| {
+        std::fs::write(&file, text).expect("the folder can be written to");
+        let output = loader(&[], &[&[variable], env].concat());
+        std::fs::remove_file(&file).expect("it was written");
+        output
+    };
+    let lines = "# where\nPORT=1\nPGHOST=127.0.0.1\nPGPORT=${PORT}\nPGUSER=u\nLOADER_VISIBILITY=5\n";
+    // Read before the options are looked at.
+    assert_eq!(run(lines, &[]).status.code(), Some(2));
+    let output = run(lines, &[("LOADER_VISIBILITY", "60")]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(text(&output).contains("127.0.0.1:1"));
+
+    let broken = run("PGPASSWORD='hunter2\n", &[]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(text(&broken).contains("LOADER_ENV_FILE") && !text(&broken).contains("hunter2"), "{}", text(&broken));
+    let missing = loader(&[], &[variable]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing).contains("cannot be read"), "{}", text(&missing));
+}
