@@ -102,7 +102,11 @@ fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
 
     let broken = run("PGPASSWORD='hunter2\n", &[]);
     assert_eq!(broken.status.code(), Some(2));
-    assert!(text(&broken).contains("LOADER_ENV_FILE") && !text(&broken).contains("hunter2"), "{}", text(&broken));
+    assert!(
+        text(&broken).contains("LOADER_ENV_FILE") && !text(&broken).contains("hunter2"),
+        "{}",
+        text(&broken)
+    );
     let missing = loader(&[], &[variable]);
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing).contains("cannot be read"), "{}", text(&missing));
