@@ -3,7 +3,7 @@
 
 # Private servers are what these scripts work on: no setting of the caller's may send a client to another database
 # or another AWS account. PG_VERSION, RUSTFLAGS and CARGO_TARGET_DIR change what cargo and pgrx do or where.
-for name in ${!PG@} ${!AWS_@} ${!LOADER_@} RUSTFLAGS CARGO_TARGET_DIR; do
+for name in ${!PG@} ${!AWS_@} ${!LOADER_@} ${!COMPOSE_@} ${!POSTGRES_@} BIND_ADDRESS RUSTFLAGS CARGO_TARGET_DIR; do
     [[ $name == PG_CONFIG || $name == PG_MAJOR || $name == AWS_CA_BUNDLE ]] || unset "$name"
 done
 unset name

@@ -2,7 +2,7 @@
 # Sourced by the scripts in dev/ that have such steps, from the top of the repository.
 # shellcheck shell=bash
 
-steps=$(grep -c '^say ' "$0")
+steps=$(grep -c '^say ' "dev/${0##*/}")
 step=0
 said=
 

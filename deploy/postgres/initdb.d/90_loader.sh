@@ -9,8 +9,9 @@ if [[ ! -e $file ]]; then
 fi
 export LOADER_PASSWORD
 LOADER_PASSWORD=$(<"$file")
-# From the environment into the session: a command line can be read by others, and a logged statement too. What is
-# logged is made unreadable first: the server is told the hash of the password.
+# A file written on Windows.
+LOADER_PASSWORD=${LOADER_PASSWORD%$'\r'}
+# From the environment into the session, as others can read a command line. The statement that sets it is not logged.
 psql -v ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'SQL'
 \getenv password LOADER_PASSWORD
 CREATE ROLE loader LOGIN IN ROLE login_loader;
