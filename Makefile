@@ -22,6 +22,9 @@ test: ## Run all tests, on servers of their own
 test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
 	@dev/test-compose
 
+bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (some 20 minutes)
+	@dev/install && dev/build extension && dev/bench/run
+
 build: ## Build the extension and the loader in release
 	@dev/install && dev/build
 
@@ -37,4 +40,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-compose build install lint fmt clean
+.PHONY: help demo psql stop test test-compose bench build install lint fmt clean
