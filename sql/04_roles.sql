@@ -4,7 +4,10 @@ DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['login_owner', 'login_loader', 'login_analyst', 'login_pii_reader'] LOOP
+    FOREACH wanted IN ARRAY ARRAY[
+        'login_owner', 'login_loader', 'login_analyst', 'login_pii_reader', 'login_finder',
+        'login_remasker'
+    ] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
@@ -20,6 +23,9 @@ ALTER TABLE user_logins OWNER TO login_owner;
 ALTER TABLE login_rejects OWNER TO login_owner;
 ALTER VIEW login_inbox OWNER TO login_owner;
 
+-- An inbox masks under a key if its owner may: whoever inserts need not.
+GRANT EXECUTE ON FUNCTION mask_pii(text, text) TO login_owner;
+
 -- The loader puts events into the inbox and can do nothing else.
 GRANT INSERT ON login_inbox TO login_loader;
 
@@ -30,3 +36,14 @@ GRANT SELECT ON user_logins TO login_analyst;
 GRANT login_analyst TO login_pii_reader;
 GRANT SELECT ON login_rejects TO login_pii_reader;
 GRANT EXECUTE ON FUNCTION unmask_pii(text) TO login_pii_reader;
+
+-- Those who look for the rows of a value that they know. By masking guesses, all IPv4 addresses say, one finds out every value,
+-- and nobody counts that: so it is not for those whose unmasking is limited or logged.
+GRANT EXECUTE ON FUNCTION mask_pii(text, text), mask_pii_all(text) TO login_finder;
+
+-- Moves masked columns to another scheme or key. It could find out values, by re-masking guesses in base64.
+GRANT SELECT, UPDATE (masked_ip, masked_device_id) ON user_logins TO login_remasker;
+GRANT SELECT, UPDATE (masked_body) ON login_rejects TO login_remasker;
+GRANT EXECUTE ON FUNCTION remask_pii(text) TO login_remasker;
+GRANT EXECUTE ON PROCEDURE remask_column(regclass, name, integer) TO login_remasker;
+GRANT INSERT, UPDATE, DELETE ON remask_progress TO login_remasker;

@@ -7,8 +7,9 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::catalog::{Relation, select};
 use crate::error::Error;
-use crate::inbox::{Definition, Inbox, hash};
-use crate::security::as_owner;
+use crate::inbox::{Definition, Inbox, NotByCopy, hash};
+use crate::security::{as_owner, may_mask_under_a_key};
+use crate::settings::default_scheme;
 
 /// Makes the inbox, or makes it anew. Acts as the caller, who comes to own a new view.
 ///
@@ -19,22 +20,27 @@ pub(crate) fn attach(
     target: &str,
     rejects: &str,
     rules: serde_json::Value,
+    flush: &str,
 ) -> Result<(), Error> {
     let definition = Definition {
         target: Relation::open(target)?.name,
         rejects: Relation::open(rejects)?.name,
         rules: serde_json::from_value(rules).map_err(Error::Definition)?,
+        flush: serde_json::from_value(flush.into()).map_err(|_| Error::UnknownFlush)?,
     };
     let (inbox, owner) = named(inbox)?;
-    let sees_index = as_owner(owner, || {
+    let (sees_index, copy_in) = as_owner(owner, || {
         let inbox = Inbox::compile(&definition)?;
+        if inbox.rules.need_keys(default_scheme()) {
+            may_mask_under_a_key(extension_schema()?.0)?;
+        }
         inbox.target.probe()?;
         inbox.rejects.probe()?;
-        Ok::<_, Error>(inbox.sees_index)
+        Ok::<_, Error>((inbox.sees_index, inbox.copy_in))
     })?;
 
     let argument = serde_json::to_string(&definition).map_err(Error::Definition)?;
-    let function = format!("{}.inbox_trigger", quote_identifier(extension_schema()?));
+    let function = format!("{}.inbox_trigger", quote_identifier(extension_schema()?.1));
     let body = quote_literal(&argument);
     for statement in [
         // The tables stand there so that the inbox is bound to them and not to their names, and the hash so that only
@@ -72,6 +78,9 @@ pub(crate) fn attach(
              stored again",
             definition.target
         );
+    }
+    if let Err(NotByCopy::Obstacle(obstacle)) = copy_in {
+        pgrx::notice!("rows go into {} by INSERT, which is slower than COPY: {obstacle}", definition.target);
     }
     Ok(())
 }
@@ -112,12 +121,16 @@ fn identifier(name: &str) -> Result<String, Error> {
     quoted.into_iter().flatten().next().ok_or(Error::Internal("a name has no parts"))
 }
 
-fn extension_schema() -> Result<String, Error> {
+/// The extension's schema, and its name.
+fn extension_schema() -> Result<(pg_sys::Oid, String), Error> {
     let schemas = select(
-        "SELECT n.nspname::text FROM pg_catalog.pg_extension e
+        "SELECT n.oid, n.nspname::text FROM pg_catalog.pg_extension e
          JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_mask'",
         &[],
-        |row| row.get::<String>(1),
+        |row| Ok((row.get::<pg_sys::Oid>(1)?, row.get::<String>(2)?)),
     )?;
-    schemas.into_iter().flatten().next().ok_or(Error::Internal("the extension is not in the catalogs"))
+    match schemas.into_iter().next() {
+        Some((Some(schema), Some(name))) => Ok((schema, name)),
+        _ => Err(Error::Internal("the extension is not in the catalogs")),
+    }
 }

@@ -4,25 +4,28 @@
 //! which its statement began: what that one's end undoes is dropped with it, and a transaction that still has an open
 //! batch when it wants to commit is an error.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::ffi::CStr;
 use std::rc::Rc;
 
-use masking::Value;
+use masking::keyring::KeyRing;
+use masking::scheme::{Masker, Scheme};
+use masking::{Masks, Row, Rows};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, raise};
 use crate::flush;
 use crate::inbox::{Inbox, REJECT_COLUMNS};
-use crate::rows::Rows;
-use crate::security::as_owner;
+use crate::keys::{self, Undumped};
+use crate::security::{as_owner, may_mask_under_a_key, schema_of};
+use crate::settings;
 
 /// A chunk is flushed when it holds this many rows …
-const CHUNK_ROWS: usize = 5_000;
+const CHUNK_ROWS: usize = 25_000;
 /// … or this many bytes. This bounds the memory of a COPY of any size, but for a single event that is larger.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// What an inbox statement did with its events.
 #[derive(Clone, Copy, Default)]
@@ -57,15 +60,42 @@ pub(crate) struct Last {
 pub(crate) struct Messages(Rows);
 
 impl Messages {
-    /// Adds the reject that message `row` becomes.
-    pub(crate) fn reject(&self, row: usize, reason: String, rejects: &mut Rows) {
-        let masked_body = match self.0.get(row, 2) {
-            Value::Text(body) => Value::Text(Cow::Owned(masking::scheme::mask(&body))),
-            other => other,
-        };
-        let reason = Value::Text(Cow::Owned(reason));
-        rejects.push([self.0.get(row, 0), self.0.get(row, 1), reason, masked_body, Value::Timestamp(now())]);
+    fn new() -> Self {
+        Self(Rows::new(3))
     }
+
+    fn push(&mut self, message: &Message<'_>) {
+        add(&mut self.0, |row| {
+            row.optional(message.id.as_ref().map(<[u8; 16]>::as_slice));
+            row.optional(message.sent_at.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+            row.optional(message.body.map(str::as_bytes));
+        });
+    }
+
+    /// Adds the reject that message `row` becomes.
+    pub(crate) fn reject(&self, row: usize, reason: &str, masker: Masker<'_>, rejects: &mut Rows) {
+        add(rejects, |reject| {
+            reject.optional(self.0.field(row, 0));
+            reject.optional(self.0.field(row, 1));
+            reject.field(reason.as_bytes());
+            match self.0.field(row, 2) {
+                // Whatever it is: unmasked, it is to be the body again.
+                Some(body) => {
+                    reject.written(masker.masked_len(body), |out| masker.mask_anew(body, out));
+                }
+                None => reject.null(),
+            }
+            reject.timestamp(now());
+        });
+    }
+}
+
+/// Adds a row that cannot fail.
+fn add(rows: &mut Rows, write: impl FnOnce(&mut Row<'_>)) {
+    let Ok(()) = rows.add(|row| {
+        write(row);
+        Ok::<_, Infallible>(())
+    });
 }
 
 /// A row that came into an inbox.
@@ -76,27 +106,45 @@ pub(crate) struct Message<'a> {
     pub(crate) body: Option<&'a str>,
 }
 
-impl<'a> Message<'a> {
-    fn envelope(&self) -> [Value<'a>; 3] {
-        [
-            self.id.map_or(Value::Null, Value::Uuid),
-            self.sent_at.map_or(Value::Null, Value::Timestamp),
-            self.body.map_or(Value::Null, |body| Value::Text(Cow::Borrowed(body))),
-        ]
-    }
-}
-
 struct Batch {
     /// The inbox.
     view: pg_sys::Oid,
     statement: i64,
     opened_in: pg_sys::SubTransactionId,
     /// Set by the first row, whose trigger has the definition.
-    inbox: Option<Rc<Inbox>>,
+    by: Option<By>,
     rows: Rows,
     messages: Messages,
     rejects: Rows,
     counts: Counts,
+}
+
+/// What the events of a batch are masked and written by: the same from the first to the last.
+pub(crate) struct By {
+    inbox: Rc<Inbox>,
+    scheme: Scheme,
+    ring: Option<Rc<Undumped<KeyRing>>>,
+}
+
+impl By {
+    /// Fails where keys are needed and there are none; and also where they are not needed but configured and not to be
+    /// read, since what was masked under them would be masked once more.
+    ///
+    /// `function` is one of the extension's.
+    pub(crate) fn new(inbox: Rc<Inbox>, owner: pg_sys::Oid, function: pg_sys::Oid) -> Result<Self, Error> {
+        let scheme = settings::default_scheme();
+        let ring = if inbox.rules.need_keys(scheme) {
+            as_owner(owner, || may_mask_under_a_key(schema_of(function)))?;
+            Some(keys::ring()?)
+        } else {
+            keys::ring_if_any()?
+        };
+        Ok(Self { inbox, scheme, ring })
+    }
+
+    fn masks(&self) -> Masks<'_> {
+        Masks { default: self.scheme, ring: self.ring.as_deref().map(|ring| &**ring) }
+    }
 }
 
 thread_local! {
@@ -132,9 +180,9 @@ pub(crate) fn open(view: pg_sys::Oid) {
             view,
             statement: STATEMENTS.get(),
             opened_in,
-            inbox: None,
+            by: None,
             rows: Rows::new(0),
-            messages: Messages(Rows::new(3)),
+            messages: Messages::new(),
             rejects: Rows::new(REJECT_COLUMNS.len()),
             counts: Counts::default(),
         });
@@ -143,17 +191,17 @@ pub(crate) fn open(view: pg_sys::Oid) {
 
 /// INSTEAD OF INSERT: reads, masks and keeps one event; a full chunk is flushed.
 ///
-/// `ready` gives the inbox, and is asked once a statement.
+/// `ready` gives what it is done by, and is asked once a statement.
 pub(crate) fn append<'a>(
     view: pg_sys::Oid,
     owner: pg_sys::Oid,
-    ready: impl FnOnce() -> Result<Rc<Inbox>, Error>,
+    ready: impl FnOnce() -> Result<By, Error>,
     message: impl FnOnce() -> Message<'a>,
 ) -> Result<(), Error> {
     let known = OPEN.with_borrow(|batches| {
-        batches.iter().rfind(|batch| batch.view == view).map(|batch| batch.inbox.is_some())
+        batches.iter().rfind(|batch| batch.view == view).map(|batch| batch.by.is_some())
     });
-    let inbox = match known {
+    let by = match known {
         None => return Err(Error::NoBatch { inbox: name_of(view) }),
         Some(true) => None,
         // Outside of any borrow: it asks the catalogs.
@@ -162,9 +210,9 @@ pub(crate) fn append<'a>(
     let message = message();
     let full = OPEN.with_borrow_mut(|batches| {
         let batch = batches.iter_mut().rfind(|batch| batch.view == view)?;
-        if let Some(inbox) = inbox {
-            batch.rows = Rows::new(inbox.rules.columns().len());
-            batch.inbox = Some(inbox);
+        if let Some(by) = by {
+            batch.rows = by.inbox.rules.rows();
+            batch.by = Some(by);
         }
         batch.push(&message);
         Some(batch.is_full())
@@ -218,28 +266,22 @@ pub(crate) fn name_of(view: pg_sys::Oid) -> String {
 
 impl Batch {
     fn push(&mut self, message: &Message<'_>) {
-        let Some(inbox) = &self.inbox else { return };
-        let row = match message.body {
-            None => Err("the message has no body".to_owned()),
+        let Some(by) = &self.by else { return };
+        let masks = by.masks();
+        let reason = match message.body {
+            None => "the message has no body".to_owned(),
             Some(body) => {
                 let sent_at = message.sent_at.unwrap_or_else(now);
-                inbox
-                    .rules
-                    .row(&masking::Message { id: message.id, sent_at, body })
-                    .map_err(|why| why.to_string())
+                let event = masking::Message { id: message.id, sent_at, body };
+                match by.inbox.rules.push(&event, &masks, &mut self.rows) {
+                    Ok(()) => return self.messages.push(message),
+                    Err(why) => why.to_string(),
+                }
             }
         };
-        match row {
-            Ok(row) => {
-                self.rows.push(row);
-                self.messages.0.push(message.envelope());
-            }
-            Err(reason) => {
-                let mut envelope = Rows::new(3);
-                envelope.push(message.envelope());
-                Messages(envelope).reject(0, reason, &mut self.rejects);
-            }
-        }
+        let mut one = Messages::new();
+        one.push(message);
+        one.reject(0, &reason, by.inbox.rules.masker_of_rejects(&masks), &mut self.rejects);
     }
 
     fn is_full(&self) -> bool {
@@ -249,13 +291,15 @@ impl Batch {
 
     /// Writes rows and rejects, as the inbox's owner.
     fn flush(&mut self) {
-        let Some(inbox) = &self.inbox else { return };
-        if self.rows.len() > 0 {
-            flush::store(inbox, &self.rows, &self.messages, &mut self.rejects, &mut self.counts);
+        let Some(by) = &self.by else { return };
+        let inbox = &by.inbox;
+        if !self.rows.is_empty() {
+            let masker = inbox.rules.masker_of_rejects(&by.masks());
+            flush::store(inbox, &self.rows, &self.messages, masker, &mut self.rejects, &mut self.counts);
             self.rows.clear(CHUNK_BYTES);
             self.messages.0.clear(CHUNK_BYTES);
         }
-        if self.rejects.len() > 0 {
+        if !self.rejects.is_empty() {
             flush::reject(inbox, &self.rejects, &mut self.counts);
             self.rejects.clear(CHUNK_BYTES);
         }

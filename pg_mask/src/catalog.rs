@@ -1,12 +1,11 @@
 //! Relations and their columns as the catalogs describe them, and what a rule can do with them.
 
-use masking::{Column, Rule};
+use masking::{Column, Kind, Rule};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, quoted};
 use crate::plan::Plan;
-use crate::rows::Kind;
 use crate::writer::Conflict;
 
 /// A relation as the catalogs describe it.
@@ -22,6 +21,18 @@ pub(crate) struct Relation {
     /// Whether policies apply to the current user.
     pub(crate) row_security: bool,
 }
+
+/// Extensions that store the rows of a table in their own way, the catalog in which each keeps those tables, and what
+/// finds one there.
+const CLAIMS: [(&str, [&str; 2], &str); 2] = [
+    ("Citus", ["pg_catalog", "pg_dist_partition"], "logicalrelid = $1"),
+    (
+        "TimescaleDB",
+        ["_timescaledb_catalog", "hypertable"],
+        "(schema_name, table_name) = (SELECT n.nspname, c.relname FROM pg_catalog.pg_class c
+                                      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1)",
+    ),
+];
 
 impl Relation {
     /// The relation that `name` means under the current search path; an error of Postgres's own where there is none.
@@ -55,16 +66,16 @@ impl Relation {
 
     pub(crate) fn attributes(&self) -> Result<Vec<Attribute>, Error> {
         let attributes = select(
-            "SELECT attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, -1),
+            "SELECT attnum, attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, -1),
                     attnotnull, attgenerated <> '' OR attidentity = 'a',
                     attnotnull AND NOT atthasdef AND attidentity = ''
              FROM pg_catalog.pg_attribute
              WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             &[self.oid.into()],
             |row| {
-                let (name, type_oid, typmod) = (row.get(1)?, row.get(2)?, row.get(3)?);
-                let (type_name, not_null, generated) = (row.get(4)?, row.get(5)?, row.get(6)?);
-                let must_be_given = row.get(7)?;
+                let (number, name, type_oid, typmod) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                let (type_name, not_null, generated) = (row.get(5)?, row.get(6)?, row.get(7)?);
+                let must_be_given = row.get(8)?;
                 Ok((|| {
                     let (type_oid, typmod): (pg_sys::Oid, i32) = (type_oid?, typmod?);
                     let mut base_typmod = typmod;
@@ -72,6 +83,7 @@ impl Relation {
                     // SAFETY: a pointer to a local; the type was just read from the catalogs.
                     let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &raw mut base_typmod) };
                     Some(Attribute {
+                        number: number?,
                         name: name?,
                         type_oid,
                         typmod,
@@ -86,6 +98,86 @@ impl Relation {
             },
         )?;
         Ok(attributes.into_iter().flatten().collect())
+    }
+
+    /// What keeps in-server COPY from being the way to write these columns of the relation, if anything does.
+    ///
+    /// It is for tables that Postgres itself stores, all of them. Extensions that keep the rows of a table elsewhere
+    /// have COPY answer success and write nothing: theirs are known by their catalogs. A catalog counts only where a
+    /// superuser owns it, since anyone may name a table so; and no view does, as reading it would run what is in it.
+    ///
+    /// It looks at the catalogs as they are now, and not as the statement or transaction saw them at first: what was
+    /// claimed since is claimed.
+    pub(crate) fn copy_obstacle(&self, filled: &[&str]) -> Result<Option<String>, Error> {
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: what is pushed is popped; after an error the end of the (sub)transaction does that.
+        unsafe {
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let obstacle = self.copy_obstacle_now(filled);
+            pg_sys::PopActiveSnapshot();
+            obstacle
+        }
+    }
+
+    fn copy_obstacle_now(&self, filled: &[&str]) -> Result<Option<String>, Error> {
+        if !["r", "p"].contains(&self.kind.as_str()) {
+            return Ok(Some("it is a view or a foreign table".into()));
+        }
+        if self.row_security {
+            return Ok(Some("it has row-level security for the inbox's owner".into()));
+        }
+        let obstacles = select(
+            "WITH tree AS (SELECT $1 AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1))
+             SELECT CASE
+                WHEN EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = relid
+                             LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+                             WHERE c.relkind NOT IN ('r', 'p') OR a.amname <> 'heap')
+                    THEN 'it is not, or not all of it, stored as a heap'
+                WHEN EXISTS (SELECT FROM tree JOIN pg_catalog.pg_trigger t ON t.tgrelid = relid
+                             WHERE t.tgtype & 7 = 7 AND NOT t.tgisinternal)
+                    THEN 'it has a BEFORE INSERT trigger for each row'
+                WHEN EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1 AND r.ev_type = '3')
+                    THEN 'it has a rule for INSERT'
+                WHEN EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
+                             WHERE i.inhparent = $1 AND c.relkind = 'r')
+                    THEN 'it has tables that inherit from it'
+                WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL ($2)
+                               AND t.typtype = 'd' AND NOT a.atthasdef)
+                    THEN 'it has a column of a domain that has neither rule nor default, which COPY does not check'
+                WHEN pg_catalog.pg_is_other_temp_schema((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = $1))
+                    THEN 'it is temporary, of another session'
+                END",
+            &[self.oid.into(), filled.to_vec().into()],
+            |row| row.get::<String>(1),
+        )?;
+        if let Some(obstacle) = obstacles.into_iter().flatten().next() {
+            return Ok(Some(obstacle));
+        }
+        for (extension, [schema, catalog], claim) in CLAIMS {
+            let catalogs = select(
+                "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                    AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND r.rolsuper
+                 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r'",
+                &[schema.into(), catalog.into()],
+                |row| row.get::<bool>(1),
+            )?;
+            let claimed = match catalogs.first() {
+                None => false,
+                Some(Some(true)) => {
+                    let sql = format!("SELECT EXISTS (SELECT FROM {schema}.{catalog} WHERE {claim})");
+                    select(&sql, &[self.oid.into()], |row| row.get::<bool>(1))? == [Some(true)]
+                }
+                // Nobody says that it is not.
+                Some(_) => true,
+            };
+            if claimed {
+                return Ok(Some(format!("{extension} has claimed it")));
+            }
+        }
+        Ok(None)
     }
 
     /// A constraint that waits for COMMIT would refuse the whole transaction there, again at each redelivery. Checked
@@ -152,6 +244,7 @@ impl Relation {
 
 /// A column as the catalogs describe it.
 pub(crate) struct Attribute {
+    pub(crate) number: i16,
     pub(crate) name: String,
     pub(crate) type_oid: pg_sys::Oid,
     pub(crate) typmod: i32,
@@ -167,33 +260,29 @@ pub(crate) struct Attribute {
 }
 
 impl Attribute {
-    /// In which form `rule` fills this column; an error where it cannot.
-    pub(crate) fn check(&self, rule: &Rule) -> Result<Kind, Error> {
-        let (kind, name, allowed, fits) = match rule {
+    /// Whether `rule` can fill this column; an error where it cannot.
+    pub(crate) fn check(&self, rule: &Rule) -> Result<(), Error> {
+        let kind = rule.kind();
+        let (name, allowed, fits) = match rule {
             // These two cut off what is too long, without an error.
             Rule::Copy(_) => (
-                Kind::Text,
                 "copy",
                 "any but name and \"char\"",
                 ![pg_sys::NAMEOID, pg_sys::CHAROID].contains(&self.base),
             ),
             Rule::Mask(_) => (
-                Kind::Text,
                 "mask",
                 "text or character varying",
                 [pg_sys::TEXTOID, pg_sys::VARCHAROID].contains(&self.base),
             ),
             Rule::Version(_) => (
-                Kind::Integer,
                 "version",
                 "integer, bigint or numeric",
                 [pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&self.base),
             ),
-            Rule::SentDate => (Kind::Date, "sent_date", "date", self.takes(Kind::Date)),
-            Rule::SentAt => {
-                (Kind::Timestamp, "sent_at", "timestamp with time zone", self.takes(Kind::Timestamp))
-            }
-            Rule::MessageId => (Kind::Uuid, "message_id", "uuid", self.takes(Kind::Uuid)),
+            Rule::SentDate => ("sent_date", "date", self.takes(kind)),
+            Rule::SentAt => ("sent_at", "timestamp with time zone", self.takes(kind)),
+            Rule::MessageId => ("message_id", "uuid", self.takes(kind)),
         };
         if self.generated {
             return Err(Error::GeneratedColumn { column: self.name.clone() });
@@ -202,7 +291,7 @@ impl Attribute {
             let (column, found) = (self.name.clone(), self.type_name.clone());
             return Err(Error::ColumnType { column, found, rule: name, allowed });
         }
-        Ok(kind)
+        Ok(())
     }
 
     /// Whether the column is of the very type of `kind`.

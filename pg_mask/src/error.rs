@@ -5,8 +5,12 @@
 
 use std::fmt::Display;
 
+use masking::scheme::Unreadable;
+use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+
+use crate::keys::{NoRing, Origin};
 
 pub(crate) enum Error {
     /// `unmask_pii` of something that no scheme made.
@@ -31,6 +35,22 @@ pub(crate) enum Error {
     TargetKind { target: String },
     /// A rule for a column that the target does not have.
     UnknownColumn { column: String, target: String, columns: Vec<String> },
+    /// A token of a key that is not on the ring.
+    UnknownKey,
+    /// A token that is not as its key made it.
+    NotAuthentic,
+    /// There is no key ring, for this reason.
+    NoRing(NoRing),
+    /// A scheme in a word that means nothing.
+    UnknownScheme,
+    /// Masking under a key, by somebody who may not.
+    KeyedMaskDenied,
+    /// The transaction has unmasked as many values as its role may.
+    UnmaskLimit { limit: i32 },
+    /// A setting from before the library was loaded, which it could not take over.
+    SettingNotTaken { name: String },
+    /// Unmasking in a worker of a parallel query, where it is not counted.
+    UnmaskInWorker,
     /// A rule for a column that cannot be filled.
     GeneratedColumn { column: String },
     /// A rule and a column whose type does not take what the rule makes.
@@ -41,6 +61,10 @@ pub(crate) enum Error {
     NoUniqueIndex { relation: String, columns: String },
     /// The rejects table lacks a column, or has it with another type.
     RejectsColumns { rejects: String },
+    /// The definition asks for COPY, and something speaks against it.
+    NoCopy { target: String, obstacle: String },
+    /// How to flush, in a word that means nothing.
+    UnknownFlush,
     /// Rows went into a relation without an error and are not there.
     RowsSwallowed { relation: String, missing: u64 },
     /// Postgres's interface for SQL inside the server refused a call.
@@ -56,14 +80,55 @@ impl From<pgrx::spi::Error> for Error {
 }
 
 impl From<Error> for ErrorReport {
+    #[expect(clippy::too_many_lines, reason = "an arm for each error, and nothing else")]
     fn from(error: Error) -> Self {
         use PgSqlErrorCode as Code;
         let report = |code: Code, message: String| ErrorReport::new(code, message, "pg_mask");
         match error {
             Error::NotAToken => {
-                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "the text is not a masked value".into())
-                    .set_hint("unmask_pii() takes what mask_pii() made: base64 with padding, RFC 4648.")
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "the text is not a masked value".into()).set_hint(
+                    "A masked value is what mask_pii() made: base64 with padding (RFC 4648), or a token \
+                     $siv$key$base64url.",
+                )
             }
+            Error::UnknownKey => report(
+                Code::ERRCODE_UNDEFINED_OBJECT,
+                "the value was masked under a key that is not on the key ring".into(),
+            )
+            .set_hint("mask_key() tells the key's id. Put that key back on the ring, retired if need be, and reload."),
+            Error::NotAuthentic => report(
+                Code::ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
+                "the masked value is not authentic".into(),
+            )
+            .set_hint("It was changed after it was masked, or another key has the id of the one that masked it."),
+            Error::NoRing(why) => why.report(may_see_settings()),
+            Error::UnknownScheme => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such scheme".into())
+                    .set_hint("A scheme is 'base64' or 'aes-siv'.")
+            }
+            Error::KeyedMaskDenied => report(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied to mask values under a key".into(),
+            )
+            .set_hint("It takes EXECUTE on mask_pii(text, text); for an inbox, its owner's."),
+            Error::UnmaskLimit { limit } => report(
+                Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                format!("the transaction may unmask no more than {limit} values"),
+            )
+            .set_hint("The limit is pg_mask.unmask_limit, which a superuser sets by ALTER ROLE."),
+            Error::SettingNotTaken { name } => report(
+                Code::ERRCODE_CANT_CHANGE_RUNTIME_PARAM,
+                format!("pg_mask cannot be loaded: it cannot take over the setting {name}"),
+            )
+            .set_hint(
+                "Its value is wrong, or was set by somebody who may not set it, or a parallel query is running: see the \
+                 warning before this. With pg_mask in shared_preload_libraries such settings are refused when they are made.",
+            ),
+            Error::UnmaskInWorker => report(
+                Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "values cannot be unmasked in a parallel worker".into(),
+            )
+            .set_hint("A function that calls unmask_pii() must not be declared PARALLEL SAFE."),
             Error::NotAnInboxTrigger => report(
                 Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 "inbox_trigger() is only for the triggers of an inbox".into(),
@@ -100,8 +165,8 @@ impl From<Error> for ErrorReport {
             Error::Definition(error) => {
                 report(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("the rules of an inbox are wrong: {error}"))
                     .set_hint(
-                        "Rules are a JSON object from columns to {\"copy\": key}, {\"mask\": key}, {\"version\": key}, \
-                         \"sent_date\", \"sent_at\" or \"message_id\".",
+                        "Rules are a JSON object from columns to {\"copy\": key}, {\"mask\": key}, {\"mask\": {\"key\": \
+                         key, \"scheme\": scheme}}, {\"version\": key}, \"sent_date\", \"sent_at\" or \"message_id\".",
                     )
             }
             Error::TargetKind { target } => report(
@@ -139,16 +204,99 @@ impl From<Error> for ErrorReport {
                 "It needs message_id uuid, sent_at timestamptz, reason text, masked_body text and rejected_at \
                  timestamptz, and no other column that must be given.",
             ),
+            Error::NoCopy { target, obstacle } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("\"{target}\" cannot be flushed to by COPY: {obstacle}"),
+            )
+            .set_hint("Attach the inbox with flush => 'auto' or 'insert'."),
+            Error::UnknownFlush => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such way to flush".into())
+                    .set_hint("flush is 'auto', 'copy' or 'insert'.")
+            }
             Error::RowsSwallowed { relation, missing } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{missing} rows inserted into \"{relation}\" are not there"),
             )
             .set_hint(
-                "A trigger that returns NULL or a rule on the table drops them, or a policy hides them: the events would \
-                 be lost.",
+                "A trigger or rule on the table drops them, a policy hides them, or an extension keeps COPY from storing \
+                 them: the events would be lost.",
             ),
             Error::Spi(error) => report(Code::ERRCODE_INTERNAL_ERROR, error.to_string()),
             Error::Internal(what) => report(Code::ERRCODE_INTERNAL_ERROR, what.into()),
+        }
+    }
+}
+
+impl NoRing {
+    /// The report. It names the file only where `path` says that whoever gets it may know; the server's log has it always.
+    pub(crate) fn report(&self, path: bool) -> ErrorReport {
+        use PgSqlErrorCode as Code;
+        let name = |origin: &Origin| match origin {
+            Origin::File(file) if path => format!("key ring {file:?}"),
+            Origin::File(_) => "the key ring's file".into(),
+            Origin::Command => "what pg_mask.keyring_command printed".into(),
+        };
+        let report = |code: Code, message: String| ErrorReport::new(code, message, "pg_mask");
+        match self {
+            Self::NotConfigured => {
+                report(Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "there is no key ring".into()).set_hint(
+                    "Set pg_mask.keyring_file or pg_mask.keyring_command in postgresql.conf, and reload.",
+                )
+            }
+            Self::BothConfigured => report(
+                Code::ERRCODE_CONFIG_FILE_ERROR,
+                "pg_mask.keyring_file and pg_mask.keyring_command are both set".into(),
+            )
+            .set_hint("Only one of them can say where the key ring is."),
+            Self::Unreadable(origin, error) => report(
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    Code::ERRCODE_UNDEFINED_FILE
+                } else {
+                    Code::ERRCODE_IO_ERROR
+                },
+                format!("{} cannot be read: {error}", name(origin)),
+            ),
+            Self::Exposed(origin) => report(
+                Code::ERRCODE_CONFIG_FILE_ERROR,
+                format!("{} is not private", name(origin)),
+            )
+            .set_hint(
+                "It must be a regular file with permissions u=rw (0600) or less if the server's user owns it, or \
+                 u=rw,g=r (0640) or less if root does.",
+            ),
+            Self::Failed(why) => report(
+                Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION,
+                format!("pg_mask.keyring_command failed: {why}"),
+            )
+            .set_hint("What it said of that itself is in the server's log."),
+            Self::TooLong(origin) => {
+                report(Code::ERRCODE_CONFIG_FILE_ERROR, format!("{} is longer than any key ring", name(origin)))
+            }
+            Self::Wrong(origin, wrong) => {
+                report(Code::ERRCODE_CONFIG_FILE_ERROR, format!("{}: {wrong}", name(origin))).set_hint(
+                    "A key ring is {\"primary\": id, \"keys\": [{\"id\": id, \"key\": 64 bytes in base64, \
+                     \"state\": \"active\" or \"retired\"}]}.",
+                )
+            }
+        }
+    }
+}
+
+/// Whether the current user may see settings that are not everybody's to see.
+pub(crate) fn may_see_settings() -> bool {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: a plain call with a role that every cluster has.
+    unsafe {
+        pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::Oid::from(pg_sys::ROLE_PG_READ_ALL_SETTINGS))
+    }
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::NotAToken => Self::NotAToken,
+            Unreadable::UnknownKey => Self::UnknownKey,
+            Unreadable::NotAuthentic => Self::NotAuthentic,
         }
     }
 }
@@ -169,6 +317,34 @@ impl<T, E: Into<ErrorReport>> Raise<T> for Result<T, E> {
 pub(crate) fn raise(error: impl Into<ErrorReport>) -> ! {
     error.into().report(PgLogLevel::ERROR);
     unreachable!("a report at ERROR does not return")
+}
+
+/// Writes a line to the server's log, to no client, and without what Postgres adds to lines: the statement, which may have
+/// values in it, and the context, which may have parameters.
+pub(crate) fn log_alone(line: &str) {
+    #[expect(unsafe_code, reason = "called by Postgres")]
+    #[pg_guard]
+    unsafe extern "C-unwind" fn hide(_argument: *mut std::ffi::c_void) {
+        // SAFETY: Postgres calls this while it makes a report, which is what these two change.
+        unsafe {
+            pg_sys::errhidestmt(true);
+            pg_sys::errhidecontext(true);
+        }
+    }
+    let mut alone = pg_sys::ErrorContextCallback {
+        previous: std::ptr::null_mut(),
+        callback: Some(hide),
+        arg: std::ptr::null_mut(),
+    };
+    #[expect(unsafe_code, reason = "sets a variable of the backend")]
+    // SAFETY: what is set is put back; a report of this level returns.
+    unsafe {
+        let context = pg_sys::error_context_stack;
+        pg_sys::error_context_stack = &raw mut alone;
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line.to_owned(), "pg_mask")
+            .report(PgLogLevel::LOG_SERVER_ONLY);
+        pg_sys::error_context_stack = context;
+    }
 }
 
 /// `names` for a hint: quoted where SQL needs it.

@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 
-use masking::Value;
+use masking::scheme::Masker;
+use masking::{Kind, Rows};
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -13,13 +14,13 @@ use crate::batch::{Counts, Messages};
 use crate::catalog::Attribute;
 use crate::error::{Raise, condition, sqlstate};
 use crate::inbox::Inbox;
-use crate::rows::Rows;
 
 /// Writes the rows of a chunk to the target. Those that the target refuses, and only those, become rejects.
 pub(crate) fn store(
     inbox: &Inbox,
     rows: &Rows,
     messages: &Messages,
+    masker: Masker<'_>,
     rejects: &mut Rows,
     counts: &mut Counts,
 ) {
@@ -28,21 +29,43 @@ pub(crate) fn store(
     if let Some(check) = &inbox.check_deferred {
         check.execute(&[]).or_raise();
     }
-    // Ranges still to be written, the first on top: rows go in in their order as far as they can.
+    // Ranges still to be written, the first on top: of two rows that are in each other's way, the first goes in.
     let mut ranges = Vec::new();
     ranges.push(0..rows.len());
+    let mut by_copy = inbox.copy_in.as_ref().ok();
     while let Some(range) = ranges.pop() {
-        let error =
-            match in_subtransaction(&mut memory, || inbox.target.insert(rows, range.clone()).or_raise()) {
-                Ok(stored) => {
-                    counts.add(range.len(), stored);
-                    continue;
-                }
-                Err(error) => error,
-            };
+        // A row alone goes by INSERT, which knows by itself that it is there already.
+        let copy_in = by_copy.filter(|_| range.len() > 1);
+        let written = in_subtransaction(&mut memory, || match copy_in {
+            Some(copy_in) => copy_in.insert(rows, range.clone()).or_raise(),
+            None => Some(inbox.target.insert(rows, range.clone()).or_raise()),
+        });
+        let error = match written {
+            Ok(Some(stored)) => {
+                counts.add(range.len(), stored);
+                continue;
+            }
+            Ok(None) => {
+                by_copy = None;
+                ranges.push(range);
+                continue;
+            }
+            Err(error) => error,
+        };
         let whose = Whose::of(&error);
         if whose == Whose::Statement {
             error.rethrow();
+        }
+        if let Some(copy_in) = copy_in
+            && (is_unique_violation(&error) || whose == Whose::Unknown)
+        {
+            // The duplicate was not looked for, or another session has inserted it after the look; or INSERT does
+            // without what COPY fails at.
+            if !(is_unique_violation(&error) && copy_in.looks_next_time()) {
+                by_copy = None;
+            }
+            ranges.push(range);
+            continue;
         }
         if range.len() > 1 {
             let middle = range.start + range.len() / 2;
@@ -59,7 +82,7 @@ pub(crate) fn store(
         if in_context(&memory, || inbox.target.has(rows, row).or_raise()) {
             counts.duplicate += 1;
         } else {
-            messages.reject(row, reason(inbox, &error, refusing), rejects);
+            messages.reject(row, &reason(inbox, &error, refusing), masker, rejects);
         }
     }
 }
@@ -88,6 +111,8 @@ impl Whose {
     fn of(error: &CaughtError) -> Self {
         let Some(state) = state_of(error) else { return Self::Statement };
         match &state[..2] {
+            // Binary data of a wrong form, which only COPY finds.
+            _ if state == "22P03" || state == "22P04" => Self::Unknown,
             // Data exceptions, constraints, check options of views, program limits (a row or index entry too large),
             // and what a trigger on the target refuses by a plain RAISE EXCEPTION.
             "22" | "23" | "44" | "54" => Self::Row,
@@ -114,12 +139,21 @@ fn refusing_column<'i>(
     row: usize,
     memory: &mut PgMemoryContexts,
 ) -> Option<&'i Attribute> {
-    let mut attributes = inbox.attributes.iter().enumerate();
-    let refusing = attributes.find(|(column, attribute)| match rows.get(row, *column) {
-        Value::Text(text) if !attribute.is_text() => !attribute.accepts(&text, memory),
-        _ => false,
-    });
-    refusing.map(|(_, attribute)| attribute)
+    let columns = inbox.attributes.iter().zip(inbox.rules.columns()).zip(rows.fields(row));
+    for ((attribute, column), field) in columns {
+        if let Some(text) = field
+            && column.rule.kind() == Kind::Text
+            && !attribute.is_text()
+            && !attribute.accepts(text, memory)
+        {
+            return Some(attribute);
+        }
+    }
+    None
+}
+
+fn is_unique_violation(error: &CaughtError) -> bool {
+    state_of(error).is_some_and(|state| state == "23505")
 }
 
 /// The SQLSTATE of an error; none for a panic, which is a fault of this library's and no row's.
@@ -154,9 +188,9 @@ fn reason(inbox: &Inbox, error: &CaughtError, refusing: Option<&Attribute>) -> S
 impl Attribute {
     /// Whether the column's type reads this text.
     #[expect(unsafe_code, reason = "calls Postgres")]
-    fn accepts(&self, text: &str, memory: &mut PgMemoryContexts) -> bool {
+    fn accepts(&self, text: &[u8], memory: &mut PgMemoryContexts) -> bool {
         // A NUL cannot come in: such an event was a reject before.
-        let Ok(text) = CString::new(text.as_bytes()) else { return false };
+        let Ok(text) = CString::new(text) else { return false };
         let read = in_subtransaction(memory, || {
             let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
             // SAFETY: pointers to locals, and a string that outlives the call, which copies what it keeps.

@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use masking::{Column, Rule, Rules};
+use masking::{Column, Kind, Rule, Rules};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::name_of;
 use crate::catalog::{Attribute, Relation, select};
+use crate::copy_in::CopyIn;
 use crate::error::{Error, quoted};
 use crate::plan::Plan;
-use crate::rows::Kind;
 use crate::writer::{Conflict, Writer};
 
 /// What an inbox is, in the words of `attach_inbox`.
@@ -29,6 +29,31 @@ pub(crate) struct Definition {
     pub(crate) rejects: String,
     /// How each column of the target is filled.
     pub(crate) rules: BTreeMap<String, Rule>,
+    /// How rows get into the target.
+    #[serde(default)]
+    pub(crate) flush: Flush,
+}
+
+/// How a flush writes the rows of a chunk.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Flush {
+    /// By COPY where nothing speaks against it.
+    #[default]
+    Auto,
+    /// By COPY; a target that it is not for is an error. What COPY leaves to INSERT (a row alone, what met another
+    /// session's) is left to it here too.
+    Copy,
+    /// By INSERT.
+    Insert,
+}
+
+/// Why an inbox does not flush by COPY.
+pub(crate) enum NotByCopy {
+    /// Its definition says so.
+    Defined,
+    /// Something about its target.
+    Obstacle(String),
 }
 
 /// An inbox, ready.
@@ -37,6 +62,8 @@ pub(crate) struct Inbox {
     /// The target's columns that the rules fill, in the rules' order.
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) target: Writer,
+    /// The quicker way into the target, or what keeps it from being one.
+    pub(crate) copy_in: Result<CopyIn, NotByCopy>,
     pub(crate) rejects: Writer,
     /// Makes the target's deferred constraints immediate, where it has any.
     pub(crate) check_deferred: Option<Plan>,
@@ -101,6 +128,11 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
     });
 }
 
+/// How many changes of relations this session has been told of.
+pub(crate) fn changes() -> u64 {
+    CHANGES.get()
+}
+
 impl Inbox {
     /// The inbox with this view, whose row trigger is `trigger` with the argument `definition`. Acts as the effective
     /// user, who must be the inbox's owner.
@@ -111,11 +143,15 @@ impl Inbox {
         {
             return Ok(inbox);
         }
-        let before = CHANGES.get();
-        let inbox = Rc::new(Self::compile(&Definition::parse(argument)?)?);
+        let before = changes();
+        let definition = Definition::parse(argument)?;
+        if !definition.is_of_relations()? {
+            return Err(Error::NotBound { inbox: name_of(view) });
+        }
+        let inbox = Rc::new(Self::compile(&definition)?);
         inbox.check_binding(view, argument)?;
         // What changed meanwhile, while it waited for a lock, may not be in it.
-        let stale = Cell::new(CHANGES.get() != before);
+        let stale = Cell::new(changes() != before);
         let ready = Ready { inbox: Rc::clone(&inbox), view, stale };
         // The old one is dropped after the borrow: freeing its statements calls Postgres.
         let old = READY.with(|all| all.borrow_mut().insert(trigger, ready));
@@ -142,7 +178,8 @@ impl Inbox {
                 return Err(Error::UnknownColumn { column: name.clone(), target: target.name, columns });
             };
             let attribute = available.swap_remove(index);
-            let kind = attribute.check(rule)?;
+            attribute.check(rule)?;
+            let kind = rule.kind();
             columns.push(Column {
                 name: name.clone(),
                 rule: rule.clone(),
@@ -160,6 +197,7 @@ impl Inbox {
             return Err(Error::ColumnWithoutRule { column: missed.name.clone() });
         }
         let conflict = target.conflict(&columns)?;
+        let copy_in = definition.flush.copy_in(&target, &attributes, &columns, conflict.key())?;
         let check_deferred = target.check_deferred()?;
         let rejects = Relation::open(&definition.rejects)?;
         let found = rejects.attributes()?;
@@ -184,6 +222,7 @@ impl Inbox {
             rules: Rules::new(columns),
             attributes,
             target: Writer::new(target.name, &written, &conflict)?,
+            copy_in,
             rejects: Writer::new(rejects.name, &reject_columns, &Conflict::On(vec![0]))?,
             check_deferred,
             sees_index: ["r", "p"].contains(&target.kind.as_str()),
@@ -231,9 +270,47 @@ impl Inbox {
     }
 }
 
+impl Flush {
+    fn copy_in(
+        self,
+        target: &Relation,
+        attributes: &[Attribute],
+        columns: &[Column],
+        key: &[usize],
+    ) -> Result<Result<CopyIn, NotByCopy>, Error> {
+        if self == Self::Insert {
+            return Ok(Err(NotByCopy::Defined));
+        }
+        let before = changes();
+        let filled: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let kinds: Vec<Kind> = columns.iter().map(|column| column.rule.kind()).collect();
+        let obstacle = if let Some(obstacle) = target.copy_obstacle(&filled)? {
+            obstacle
+        } else if let Some(copy_in) = CopyIn::new(target, attributes, &kinds, key, before)? {
+            return Ok(Ok(copy_in));
+        } else {
+            "a column's type has no binary form".into()
+        };
+        if self == Self::Copy {
+            return Err(Error::NoCopy { target: target.name.clone(), obstacle });
+        }
+        Ok(Err(NotByCopy::Obstacle(obstacle)))
+    }
+}
+
 impl Definition {
     fn parse(argument: &str) -> Result<Self, Error> {
         serde_json::from_str(argument).map_err(Error::Definition)
+    }
+
+    /// Whether its names still mean something: after a renaming they do not.
+    fn is_of_relations(&self) -> Result<bool, Error> {
+        let found = select(
+            "SELECT pg_catalog.to_regclass($1) IS NOT NULL AND pg_catalog.to_regclass($2) IS NOT NULL",
+            &[self.target.as_str().into(), self.rejects.as_str().into()],
+            |row| row.get::<bool>(1),
+        )?;
+        Ok(found == [Some(true)])
     }
 }
 

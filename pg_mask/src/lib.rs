@@ -8,28 +8,42 @@
 //! | `inbox` | an inbox made ready for a session: its rules checked against the target, its statements prepared |
 //! | `catalog` | relations and columns as the catalogs describe them |
 //! | `flush` | a batch's rows written to the target, culprits turned into rejects |
-//! | `writer` | rows into one relation, set by set |
-//! | `rows`, `plan` | values and prepared statements in the forms that Postgres takes |
+//! | `writer` | rows into any relation by INSERT, set by set |
+//! | `copy_in` | rows into a table by COPY, which is quicker |
+//! | `arrays`, `text`, `plan` | values and prepared statements in the forms that Postgres takes |
+//! | `keys` | the key ring: where it is read from and kept |
+//! | `audit` | who unmasked how much: limited, and logged |
+//! | `remask.sql` | the procedure that re-masks a table, batch by batch |
+//! | `message` | the end of what the client has sent |
+//! | `settings` | `pg_mask.*` |
 //! | `security` | acting as the inbox's owner |
 //! | `error` | every error of the extension with its SQLSTATE |
 
+mod arrays;
 mod attach;
+mod audit;
 mod batch;
 mod catalog;
+mod copy_in;
 mod error;
 mod flush;
 mod inbox;
+mod keys;
+mod message;
 mod plan;
-mod rows;
 mod security;
+mod settings;
+mod text;
 mod trigger;
 mod writer;
 
-use masking::scheme;
+use masking::keyring::{KeyRing, Token};
+use masking::scheme::{self, Masker, Scheme};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
 use error::{Error, Raise};
+use text::Text;
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("Postgres errors cross this library as unwinding panics: build it with panic = \"unwind\"");
@@ -39,8 +53,15 @@ compile_error!("Postgres errors cross this library as unwinding panics: build it
 /// Called once by each backend that loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    settings::register().or_raise();
     batch::register();
     inbox::register();
+    audit::register();
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: reads a variable of the process.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        keys::preload();
+    }
 }
 
 extension_sql!(
@@ -59,19 +80,99 @@ $$;
     bootstrap
 );
 
-/// The mask of a value: equal values have equal masks, so duplicates stay visible.
+/// The mask of a value by the scheme of `pg_mask.scheme`: equal values have equal masks, so duplicates stay visible.
 ///
-/// With the default scheme it is base64 (RFC 4648, standard alphabet, padded) of the UTF-8 bytes: an encoding, which
-/// anyone who can read it can take back.
+/// `base64` is RFC 4648, standard alphabet, padded, of the UTF-8 bytes: an encoding, which anyone who can read it can take
+/// back. `aes-siv` encrypts under the primary key of the ring, and is for those who may call `mask_pii(text, text)`.
+///
+/// A token that a key of the ring made stays as it is.
 #[pg_extern(stable, strict, parallel_safe)]
-fn mask_pii(value: &str) -> String {
-    scheme::mask(value)
+fn mask_pii(value: &str, call: pg_sys::FunctionCallInfo) -> Text {
+    let scheme = settings::default_scheme();
+    if scheme != Scheme::Base64 {
+        security::caller_may_mask_under_a_key(call).or_raise();
+    }
+    mask(value, scheme).or_raise()
 }
 
-/// The value that `mask_pii` made a mask from; an error (22023), which does not quote it, for any other text.
+/// The mask of a value by a scheme.
+#[pg_extern(stable, strict, parallel_safe, name = "mask_pii")]
+fn mask_pii_by(value: &str, scheme: &str) -> Text {
+    let scheme = match scheme {
+        "base64" => Scheme::Base64,
+        "aes-siv" => Scheme::AesSiv,
+        _ => error::raise(Error::UnknownScheme),
+    };
+    mask(value, scheme).or_raise()
+}
+
+fn mask(value: &str, scheme: Scheme) -> Result<Text, Error> {
+    let value = value.as_bytes();
+    let ring = match scheme {
+        Scheme::AesSiv => Some(keys::ring()?),
+        Scheme::Base64 if scheme::is_keyed(value) => keys::ring_if_any()?,
+        Scheme::Base64 => None,
+    };
+    let masker = Masker::new(scheme, ring.as_deref().map(|ring| &**ring));
+    let masker = masker.ok_or(Error::Internal("a scheme has no keys"))?;
+    Text::write(masker.masked_len(value), |out| Ok(masker.mask(value, out)))
+}
+
+/// Every mask that a value may have: a token of each key, the primary's first, and base64. A row is found by any of
+/// them in the middle of a migration or a rotation.
+///
+/// A token has no mask but itself: others would give away what is in it.
 #[pg_extern(stable, strict, parallel_safe)]
-fn unmask_pii(token: &str) -> String {
-    scheme::unmask(token).map_err(|scheme::NotAToken| Error::NotAToken).or_raise()
+fn mask_pii_all(value: &str) -> Vec<String> {
+    let ring = keys::ring_if_any().or_raise();
+    if ring.as_ref().is_some_and(|ring| ring.is_token(value.as_bytes())) {
+        return vec![value.to_owned()];
+    }
+    let mut masks: Vec<String> = ring.iter().flat_map(|ring| ring.tokens(value.as_bytes())).collect();
+    let mut base64 = vec![0; scheme::base64::masked_len(value.as_bytes())];
+    scheme::base64::mask(value.as_bytes(), &mut base64);
+    // It is ASCII.
+    masks.push(String::from_utf8(base64).unwrap_or_default());
+    masks
+}
+
+/// The value that `mask_pii` made a mask from, by whatever scheme and key of the ring; an error, which does not quote it, for
+/// any other text. It is counted, and where that is set, logged and limited.
+///
+/// Not parallel safe, since workers do not count.
+#[pg_extern(stable, strict, parallel_restricted)]
+fn unmask_pii(mask: &str) -> Text {
+    audit::count().or_raise();
+    let mask = mask.as_bytes();
+    let value = if scheme::is_keyed(mask) {
+        let ring = keys::ring().or_raise();
+        Text::write(KeyRing::unmasked_len(mask), |out| ring.unmask(mask, out))
+    } else {
+        Text::write(scheme::base64::unmasked_len(mask), |out| scheme::base64::unmask(mask, out))
+    };
+    value.map_err(Error::from).or_raise()
+}
+
+/// What a mask, of whatever scheme and key, becomes under the primary key of the ring. Never anything that protects less.
+#[pg_extern(stable, strict, parallel_safe)]
+fn remask_pii(mask: &str) -> Text {
+    let ring = keys::ring().or_raise();
+    let mask = mask.as_bytes();
+    let remasked = Text::write(scheme::remasked_len(mask, &ring), |out| scheme::remask(mask, &ring, out));
+    remasked.map_err(Error::from).or_raise()
+}
+
+/// The id of the key that a mask says it was made under; NULL for any other text, so for base64 too.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn mask_key(mask: &str) -> Option<&str> {
+    Token::parse(mask.as_bytes()).map(|token| token.key)
+}
+
+/// Whether a text has the form of a masked value, so that a column can be kept free of others. A value that happens to be
+/// base64 of a text passes too; no key is needed to tell.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn is_masked(value: &str) -> bool {
+    scheme::is_mask(value.as_bytes())
 }
 
 /// What the session's last finished inbox statement did: no row where there is none, or where it was rolled back.
@@ -92,10 +193,18 @@ fn inbox_counts() -> TableIterator<
 /// Makes `inbox`, a view that takes raw events and stores none, and ties it to `target` and `rejects` by `rules`:
 /// a JSON object from each column to be filled to how, as in `{"masked_ip": {"mask": "ip"}}`.
 ///
+/// `flush` is how rows get into the target: `copy`, `insert`, or `auto`, which is by COPY where that is possible.
+///
 /// Attached again, an inbox takes the new definition and keeps its grants.
 #[pg_extern(volatile, strict, parallel_unsafe)]
-fn attach_inbox(inbox: &str, target: &str, rejects: &str, rules: pgrx::JsonB) {
-    attach::attach(inbox, target, rejects, rules.0).or_raise();
+fn attach_inbox(
+    inbox: &str,
+    target: &str,
+    rejects: &str,
+    rules: pgrx::JsonB,
+    flush: default!(&str, "'auto'"),
+) {
+    attach::attach(inbox, target, rejects, rules.0, flush).or_raise();
 }
 
 extension_sql!(
@@ -103,12 +212,31 @@ extension_sql!(
 CREATE FUNCTION inbox_trigger() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'inbox_trigger';
 COMMENT ON FUNCTION inbox_trigger() IS 'the trigger of an inbox, which attach_inbox() makes';
 COMMENT ON FUNCTION mask_pii(text) IS 'the mask of a value; equal values have equal masks';
+COMMENT ON FUNCTION mask_pii(text, text) IS 'the mask of a value by a scheme: base64 or aes-siv';
+COMMENT ON FUNCTION mask_pii_all(text) IS 'every mask that a value may have, to find rows by';
 COMMENT ON FUNCTION unmask_pii(text) IS 'the value that mask_pii() made a mask from';
+COMMENT ON FUNCTION remask_pii(text) IS 'what a mask becomes under the primary key';
+COMMENT ON FUNCTION mask_key(text) IS 'the id of the key that made a mask';
+COMMENT ON FUNCTION is_masked(text) IS 'whether a text has the form of a masked value';
 COMMENT ON FUNCTION inbox_counts() IS 'what the session''s last inbox statement stored, found duplicate and rejected';
-COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb) IS 'make an inbox for a table';
--- Taking a mask back is a right of its own.
-REVOKE EXECUTE ON FUNCTION unmask_pii(text) FROM PUBLIC;
+COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb, text) IS 'make an inbox for a table';
+-- Taking a mask back is a right of its own. So is masking under a key: there are no more than 4 billion IPv4 addresses, so
+-- who may mask guesses finds out what any mask is of.
+REVOKE EXECUTE ON FUNCTION
+    unmask_pii(text), mask_pii(text, text), mask_pii_all(text), remask_pii(text) FROM PUBLIC;
 ",
     name = "inbox_trigger",
-    requires = [mask_pii, unmask_pii, inbox_counts, attach_inbox]
+    requires = [
+        mask_pii,
+        mask_pii_by,
+        mask_pii_all,
+        unmask_pii,
+        remask_pii,
+        mask_key,
+        is_masked,
+        inbox_counts,
+        attach_inbox
+    ]
 );
+
+extension_sql_file!("remask.sql", requires = [remask_pii, mask_key]);

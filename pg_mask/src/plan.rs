@@ -15,13 +15,23 @@ pub(crate) struct Plan {
 impl Plan {
     /// Prepares `sql`, whose parameters are of types `parameters`.
     pub(crate) fn prepare(sql: &str, parameters: &[pg_sys::Oid]) -> Result<Self, Error> {
+        Self::prepare_with(sql, parameters, 0)
+    }
+
+    /// The same, planned once whatever the arguments: to look at thousands of them takes longer than it saves.
+    pub(crate) fn prepare_generic(sql: &str, parameters: &[pg_sys::Oid]) -> Result<Self, Error> {
+        Self::prepare_with(sql, parameters, pg_sys::CURSOR_OPT_GENERIC_PLAN)
+    }
+
+    fn prepare_with(sql: &str, parameters: &[pg_sys::Oid], options: u32) -> Result<Self, Error> {
         // A NUL cannot come in: names are read from the catalogs.
         let sql = CString::new(sql).map_err(|_| Error::Internal("a statement has a NUL"))?;
         let count = i32::try_from(parameters.len()).unwrap_or(i32::MAX);
-        // SAFETY: the pointers live through the calls; SPI_prepare only reads the types.
+        // SAFETY: the pointers live through the calls; SPI_prepare_cursor only reads the types.
         unsafe {
             pg_sys::SPI_connect();
-            let raw = pg_sys::SPI_prepare(sql.as_ptr(), count, parameters.as_ptr().cast_mut());
+            let types = parameters.as_ptr().cast_mut();
+            let raw = pg_sys::SPI_prepare_cursor(sql.as_ptr(), count, types, options.cast_signed());
             if raw.is_null() {
                 pg_sys::SPI_finish();
                 return Err(Error::Internal("a statement could not be prepared"));
@@ -34,21 +44,39 @@ impl Plan {
 
     /// Runs it with these arguments, none NULL. The rows that it inserted or returned, and the first returned value.
     pub(crate) fn execute(&self, arguments: &[pg_sys::Datum]) -> Result<Executed, Error> {
+        let mut first = None;
+        let rows = self.run(arguments, |datum| {
+            first.get_or_insert(datum.value() as u64);
+        })?;
+        Ok(Executed { rows, first: first.unwrap_or_default() })
+    }
+
+    /// Runs it with these arguments, none NULL, and gives the numbers that it returns.
+    pub(crate) fn numbers(&self, arguments: &[pg_sys::Datum]) -> Result<Vec<u64>, Error> {
+        let mut numbers = Vec::new();
+        self.run(arguments, |datum| numbers.push(datum.value() as u64))?;
+        Ok(numbers)
+    }
+
+    /// Runs it and hands over the first column of each row that it returns. The rows that it inserted or returned.
+    fn run(&self, arguments: &[pg_sys::Datum], mut value: impl FnMut(pg_sys::Datum)) -> Result<u64, Error> {
         // SAFETY: the plan lives as long as `self`; a result is read before SPI_finish frees it.
         unsafe {
             pg_sys::SPI_connect();
             let status =
                 pg_sys::SPI_execute_plan(self.raw, arguments.as_ptr().cast_mut(), std::ptr::null(), false, 0);
             let rows = pg_sys::SPI_processed;
-            let mut first = 0;
             if status == pg_sys::SPI_OK_SELECT.cast_signed() && rows > 0 {
                 let table = &*pg_sys::SPI_tuptable;
-                let mut null = false;
-                first = pg_sys::SPI_getbinval(*table.vals, table.tupdesc, 1, &raw mut null).value() as u64;
+                let returned = usize::try_from(rows).unwrap_or_default();
+                for &row in std::slice::from_raw_parts(table.vals, returned) {
+                    let mut null = false;
+                    value(pg_sys::SPI_getbinval(row, table.tupdesc, 1, &raw mut null));
+                }
             }
             pg_sys::SPI_finish();
             pgrx::Spi::check_status(status)?;
-            Ok(Executed { rows, first })
+            Ok(rows)
         }
     }
 }

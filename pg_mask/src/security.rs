@@ -1,11 +1,13 @@
-//! Acting as the inbox's owner.
+//! Who acts, and who may.
 //!
 //! What an inbox does to its target is checked as Postgres checks what a view does to its underlying tables: with the
 //! rights of the view's owner, whoever inserts, and never with those of the extension's owner.
 
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, direct_function_call, pg_sys};
+
+use crate::error::Error;
 
 /// What the session of whoever inserts must not decide: which functions a name means, and which date a text.
 const SETTINGS: [(&CStr, &CStr); 3] =
@@ -19,12 +21,27 @@ pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     let mut user = pg_sys::InvalidOid;
     let mut context = 0;
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: plain calls with pointers to locals and static strings; the level is closed below.
-    let level = unsafe {
+    // SAFETY: plain calls with pointers to locals.
+    unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE.cast_signed());
+    }
+    let result = with_settings(&SETTINGS, act);
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: `user` and `context` are what stood before.
+    unsafe {
+        pg_sys::SetUserIdAndSecContext(user, context);
+    }
+    result
+}
+
+/// Runs `act` with these settings. After an error the end of the (sub)transaction puts back what was set before.
+pub(crate) fn with_settings<R>(settings: &[(&CStr, &CStr)], act: impl FnOnce() -> R) -> R {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: plain calls with C strings; the level is closed below.
+    let level = unsafe {
         let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in SETTINGS {
+        for (name, value) in settings {
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -40,10 +57,68 @@ pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     };
     let result = act();
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: `level` was opened above, `user` and `context` are what stood before.
+    // SAFETY: `level` was opened above.
     unsafe {
         pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, context);
     }
     result
+}
+
+/// Whether the current user may mask under a key, which is to call `mask_pii(text, text)`: an error where not. `schema` is the
+/// extension's.
+///
+/// Who masks guesses and sees their masks finds out what any mask is of. So this is for whoever calls a function, and for the
+/// owner of an inbox, which one could make for oneself; inserting into somebody else's inbox shows nothing.
+pub(crate) fn may_mask_under_a_key(schema: pg_sys::Oid) -> Result<(), Error> {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: pointers to what lives through the calls. No SQL, as workers of a parallel query come here too.
+    let function = unsafe {
+        let types = [pg_sys::TEXTOID; 2];
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP.cast_signed(),
+            pg_sys::Anum_pg_proc_oid.try_into().unwrap_or_default(),
+            c"mask_pii".as_ptr().into(),
+            pg_sys::buildoidvector(types.as_ptr(), 2).into(),
+            schema.into(),
+            pg_sys::Datum::null(),
+        )
+    };
+    #[expect(unsafe_code, reason = "calls a function of Postgres's by what it is in C")]
+    // SAFETY: it takes a function and a text.
+    let may = unsafe {
+        direct_function_call(
+            pg_sys::has_function_privilege_id,
+            &[function.into_datum(), "EXECUTE".into_datum()],
+        )
+    };
+    if may == Some(true) { Ok(()) } else { Err(Error::KeyedMaskDenied) }
+}
+
+/// The same for a function that was called by SQL: as Postgres does with EXECUTE, it is looked at once for each place in a
+/// statement.
+pub(crate) fn caller_may_mask_under_a_key(call: pg_sys::FunctionCallInfo) -> Result<(), Error> {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: Postgres calls a function with its description, whose `fn_extra` is the function's own, for as long as
+    // `fn_mcxt` is there.
+    unsafe {
+        let function = &mut *(*call).flinfo;
+        let user = pg_sys::GetUserId();
+        let allowed = function.fn_extra.cast::<pg_sys::Oid>();
+        if allowed.is_null() || *allowed != user {
+            may_mask_under_a_key(schema_of(function.fn_oid))?;
+            let allowed = pg_sys::MemoryContextAlloc(function.fn_mcxt, size_of::<pg_sys::Oid>());
+            *allowed.cast() = user;
+            function.fn_extra = allowed;
+        }
+        Ok(())
+    }
+}
+
+/// The schema of a function.
+pub(crate) fn schema_of(function: pg_sys::Oid) -> pg_sys::Oid {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: a plain call.
+    unsafe {
+        pg_sys::get_func_namespace(function)
+    }
 }

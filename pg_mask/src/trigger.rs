@@ -7,12 +7,12 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::varlena;
 
-use crate::batch::{self, Message};
+use crate::batch::{self, By, Message};
 use crate::error::{Error, Raise};
 use crate::inbox::Inbox;
 use crate::security::as_owner;
+use crate::text::text;
 
 /// Tells Postgres how `inbox_trigger` is called.
 #[expect(unsafe_code, reason = "Postgres calls it by its symbol")]
@@ -85,8 +85,11 @@ impl<'a> Call<'a> {
                 batch::open(view);
             }
             INSTEAD_OF_ROW => {
-                let ready =
-                    || as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, self.argument()));
+                let ready = || {
+                    let inbox =
+                        as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, self.argument()))?;
+                    By::new(inbox, self.owner(), self.trigger.tgfoid)
+                };
                 batch::append(view, self.owner(), ready, || self.message())?;
                 // NULL would take the row out of the count that the client sees, and for the very tuple that it
                 // handed over Postgres leaves that one allocated until the statement ends (ExecIRInsertTriggers in
@@ -147,21 +150,5 @@ impl<'a> Call<'a> {
         let datum =
             unsafe { pg_sys::heap_getattr(self.data.tg_trigtuple, number, self.relation.rd_att, &mut null) };
         (!null).then_some(datum)
-    }
-}
-
-/// A text as it lies in the row; a copy only where it was compressed or stored out of line.
-///
-/// # Safety
-/// `datum` is a text that lives as long as `'a`, or as the memory context of the row.
-#[expect(unsafe_code, reason = "reads Postgres's structs")]
-unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
-    // SAFETY: the caller's promise; CREATE EXTENSION refuses a database whose texts are not UTF-8.
-    unsafe {
-        let mut text = datum.cast_mut_ptr::<pg_sys::varlena>();
-        if varlena::varatt_is_1b_e(text) || varlena::varatt_is_4b_c(text) {
-            text = pg_sys::pg_detoast_datum_packed(text);
-        }
-        varlena::text_to_rust_str_unchecked(text)
     }
 }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use masking::Value;
+use masking::{Kind, Rows};
 use pgrx::pg_sys;
 
+use crate::arrays::{array, array_oid};
 use crate::error::{Error, quoted};
 use crate::plan::Plan;
-use crate::rows::{Kind, Rows};
 
 /// What an insert does with a row that is there already. The numbers are those of the columns by which it is known.
 pub(crate) enum Conflict {
@@ -20,7 +20,7 @@ pub(crate) enum Conflict {
 }
 
 impl Conflict {
-    fn key(&self) -> &[usize] {
+    pub(crate) fn key(&self) -> &[usize] {
         match self {
             Self::Error => &[],
             Self::On(key) | Self::Any(key) => key,
@@ -61,18 +61,22 @@ impl Writer {
             .collect();
         let on_conflict = match conflict {
             Conflict::Error => String::new(),
-            Conflict::On(_) => format!(" ON CONFLICT ({}) DO NOTHING", quoted(&key_names)),
+            // In the order in which COPY writes, since sessions that wait for each other's rows crosswise deadlock.
+            Conflict::On(key) => {
+                let order: Vec<String> = key.iter().map(|column| format!("v{}", column + 1)).collect();
+                format!(" ORDER BY {}, n ON CONFLICT ({}) DO NOTHING", order.join(", "), quoted(&key_names))
+            }
             Conflict::Any(_) => " ON CONFLICT DO NOTHING".into(),
         };
         let insert = format!(
-            "INSERT INTO {relation} ({}) SELECT {} FROM unnest({}) AS v({}){on_conflict}",
+            "INSERT INTO {relation} ({}) SELECT {} FROM unnest({}) WITH ORDINALITY AS v({}, n){on_conflict}",
             quoted(&names),
             values.join(", "),
             numbered(columns.len(), "$"),
             numbered(columns.len(), "v"),
         );
         let types = |columns: &[usize], kinds: &[Kind]| -> Vec<pg_sys::Oid> {
-            columns.iter().map(|&column| kinds[column].array_oid()).collect()
+            columns.iter().map(|&column| array_oid(kinds[column])).collect()
         };
         let kinds: Vec<Kind> = columns.iter().map(|(_, kind, _)| *kind).collect();
         let all: Vec<usize> = (0..kinds.len()).collect();
@@ -100,8 +104,6 @@ impl Writer {
     }
 
     /// Inserts the rows in `range` and returns how many were new; the others were there already.
-    ///
-    /// This is the seam for a second way in: what writes a range of rows and counts the new ones.
     pub(crate) fn insert(&self, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
         let mut new = 0;
         let mut start = range.start;
@@ -116,7 +118,7 @@ impl Writer {
 
     /// Whether a row has what it is known by. One without is in conflict with none, and must go in.
     fn is_keyed(&self, rows: &Rows, row: usize) -> bool {
-        !self.key.is_empty() && self.key.iter().all(|&column| rows.get(row, column) != Value::Null)
+        !self.key.is_empty() && self.key.iter().all(|&column| rows.field(row, column).is_some())
     }
 
     /// Inserts rows that all have a key, or all have none.
@@ -156,8 +158,8 @@ impl Writer {
     }
 
     fn arguments(&self, rows: &Rows, range: &Range<usize>) -> Vec<pg_sys::Datum> {
-        let array = |(column, &kind)| rows.array(range.clone(), column, kind);
-        self.kinds.iter().enumerate().map(array).collect()
+        let argument = |(column, &kind)| array(kind, range.clone().map(|row| rows.field(row, column)));
+        self.kinds.iter().enumerate().map(argument).collect()
     }
 
     fn only_key(&self, arguments: &[pg_sys::Datum]) -> Vec<pg_sys::Datum> {

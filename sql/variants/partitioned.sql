@@ -17,6 +17,15 @@ BEGIN
 END
 $$;
 
+-- As in 02_tables.sql.
+DO $$
+BEGIN
+    CREATE DOMAIN masked AS varchar(256) CONSTRAINT is_masked CHECK (is_masked(VALUE::text));
+EXCEPTION WHEN duplicate_object THEN
+    NULL;
+END
+$$;
+
 -- The columns of 02_tables.sql, in their order. What differs:
 -- * create_date is NOT NULL. An inbox always knows the date, so this concerns rows put in by hand: without a date they
 --   would lie in the DEFAULT partition for ever, out of reach of retention and of the unique index, which takes no
@@ -26,8 +35,8 @@ $$;
 CREATE TABLE IF NOT EXISTS user_logins (
     user_id          varchar(128) NOT NULL,
     device_type      varchar(32),
-    masked_ip        varchar(256),
-    masked_device_id varchar(256),
+    masked_ip        masked,
+    masked_device_id masked,
     locale           varchar(32),
     app_version      integer,
     create_date      date NOT NULL,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
+use smallvec::{SmallVec, smallvec};
 
 /// Why an event could not become a row. Names columns and keys, which come from the rules, and never a value or a key
 /// of the event.
@@ -44,6 +45,13 @@ pub enum Reject {
         /// Its declared length, in characters.
         limit: usize,
     },
+    /// The same of a value's mask, which is longer than the value.
+    MaskTooLong {
+        /// The column.
+        column: String,
+        /// Its declared length, in characters.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for Reject {
@@ -65,12 +73,19 @@ impl fmt::Display for Reject {
             Self::TooLong { column, limit } => {
                 write!(f, "the value is too long for column \"{column}\", which takes {limit} characters")
             }
+            Self::MaskTooLong { column, limit } => {
+                write!(
+                    f,
+                    "the masked value is too long for column \"{column}\", which takes {limit} characters"
+                )
+            }
         }
     }
 }
 
 /// The values found under a list of keys, in the order of that list; `None` where a key is absent or null.
-pub(crate) type Found<'a> = Vec<Option<&'a RawValue>>;
+/// On the stack for as many keys as most events have, since this is made anew for each event.
+pub(crate) type Found<'a> = SmallVec<[Option<&'a RawValue>; 16]>;
 
 /// Finds `keys` in the JSON object `body`. The last of duplicate keys wins; other keys are ignored.
 pub(crate) fn find<'a>(body: &'a str, keys: &[String]) -> Result<Found<'a>, Reject> {
@@ -116,7 +131,7 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = vec![None; self.keys.len()];
+        let mut found = smallvec![None; self.keys.len()];
         while let Some(wanted) = map.next_key_seed(Key { keys: self.keys })? {
             match wanted {
                 Some(index) => {

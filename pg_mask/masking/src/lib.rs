@@ -7,8 +7,12 @@
 //! out for PII.
 
 mod event;
+pub mod keyring;
+mod mac;
+mod rows;
 mod rules;
 pub mod scheme;
 
 pub use event::Reject;
-pub use rules::{Column, Message, Rule, Rules, Value};
+pub use rows::{Fields, Kind, Row, Rows};
+pub use rules::{Column, Masked, Masks, Message, Rule, Rules};

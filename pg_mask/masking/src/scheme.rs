@@ -3,80 +3,183 @@
 //! A mask is deterministic (equal values have equal masks, different values different ones), so duplicates stay
 //! visible on masks alone.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+pub mod base64;
 
-/// The masked form of `value`: base64 of its UTF-8 bytes, RFC 4648 section 4, standard alphabet with padding.
-#[must_use]
-pub fn mask(value: &str) -> String {
-    STANDARD.encode(value)
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::keyring::{KeyRing, Token};
+
+/// A way to mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// An encoding, which anyone can take back.
+    #[serde(rename = "base64")]
+    Base64,
+    /// Encryption by AES-256-SIV, under the primary key of a ring.
+    #[serde(rename = "aes-siv")]
+    AesSiv,
 }
 
-/// The text is no token: not canonical base64 (another alphabet, missing padding, white space, stray trailing bits),
-/// or base64 of bytes that are no text that Postgres can store (not UTF-8, or with a NUL). Quotes nothing of it.
+/// Why a mask could not be taken back. Says nothing of what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotAToken;
+pub enum Unreadable {
+    /// No scheme made it.
+    NotAToken,
+    /// It is of a key that is not on the ring.
+    UnknownKey,
+    /// It is not as the key that it names made it.
+    NotAuthentic,
+}
 
-/// The value that [`mask`] made `token` from.
-///
-/// Only what `mask` can have made is accepted: one token for each value, so that comparing tokens is comparing values.
-pub fn unmask(token: &str) -> Result<String, NotAToken> {
-    let bytes = STANDARD.decode(token).map_err(|_| NotAToken)?;
-    match String::from_utf8(bytes) {
-        Ok(value) if !value.contains('\0') => Ok(value),
-        _ => Err(NotAToken),
+/// Makes the masks of a scheme.
+#[derive(Clone, Copy)]
+pub enum Masker<'k> {
+    /// Those of `base64`. The ring, where there is one, knows the tokens that are to stay as they are.
+    Base64(Option<&'k KeyRing>),
+    /// Those of `aes-siv`.
+    AesSiv(&'k KeyRing),
+}
+
+impl<'k> Masker<'k> {
+    /// The masker of a scheme; none where that needs a ring and there is none.
+    #[must_use]
+    pub fn new(scheme: Scheme, ring: Option<&'k KeyRing>) -> Option<Self> {
+        match scheme {
+            Scheme::Base64 => Some(Self::Base64(ring)),
+            Scheme::AesSiv => ring.map(Self::AesSiv),
+        }
     }
+
+    /// The most bytes that the mask of `value` has.
+    #[must_use]
+    pub fn masked_len(&self, value: &[u8]) -> usize {
+        match self {
+            Self::Base64(_) => base64::masked_len(value),
+            Self::AesSiv(ring) => ring.masked_len(value),
+        }
+    }
+
+    /// Writes the mask of `value`, a text, into `out`, which is of [`Self::masked_len`], and returns its length.
+    ///
+    /// A token that a key of the ring made stays as it is: nothing is masked twice.
+    pub fn mask(&self, value: &[u8], out: &mut [u8]) -> usize {
+        let ring = match *self {
+            Self::Base64(ring) => ring,
+            Self::AesSiv(ring) => Some(ring),
+        };
+        if ring.is_some_and(|ring| ring.is_token(value)) {
+            out[..value.len()].copy_from_slice(value);
+            return value.len();
+        }
+        self.mask_anew(value, out)
+    }
+
+    /// The same whatever `value` is, so that unmasking gives just that.
+    pub fn mask_anew(&self, value: &[u8], out: &mut [u8]) -> usize {
+        match self {
+            Self::Base64(_) => base64::mask(value, out),
+            Self::AesSiv(ring) => ring.mask(value, out),
+        }
+    }
+}
+
+/// Whether a text has the form of a mask. A base64 text may also be a value that happens to look so.
+#[must_use]
+pub fn is_mask(text: &[u8]) -> bool {
+    if is_keyed(text) {
+        return Token::parse(text).is_some();
+    }
+    let mut value = SmallVec::<[u8; 256]>::from_elem(0, base64::unmasked_len(text));
+    base64::unmask(text, &mut value).is_ok()
+}
+
+/// Whether a key ring is needed to take this mask back.
+#[must_use]
+pub fn is_keyed(mask: &[u8]) -> bool {
+    // No standard base64 has a `$`.
+    mask.starts_with(Token::PREFIX)
+}
+
+/// The most bytes that [`remask`] writes.
+#[must_use]
+pub fn remasked_len(mask: &[u8], ring: &KeyRing) -> usize {
+    // A value is shorter than its mask.
+    ring.masked_len(mask)
+}
+
+/// Writes the mask that `mask`, of any scheme and key, is to become under the ring's primary key, and returns its length.
+pub fn remask(mask: &[u8], ring: &KeyRing, out: &mut [u8]) -> Result<usize, Unreadable> {
+    let mut value = SmallVec::<[u8; 256]>::from_elem(0, mask.len());
+    let length =
+        if is_keyed(mask) { ring.unmask(mask, &mut value) } else { base64::unmask(mask, &mut value) }?;
+    Ok(ring.mask(&value[..length], out))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyring::tests::{a, a_then_b};
     use proptest::prelude::*;
 
-    #[test]
-    fn the_mask_is_standard_base64_with_padding() {
-        // RFC 4648, section 10, and the README's own example.
-        for (value, token) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-            ("199.172.111.135", "MTk5LjE3Mi4xMTEuMTM1"),
-            ("grüße>?", "Z3LDvMOfZT4/"),
-        ] {
-            assert_eq!(mask(value), token);
-            assert_eq!(unmask(token).as_deref(), Ok(value));
-        }
+    fn mask(masker: Masker<'_>, value: &str) -> String {
+        let mut out = vec![0; masker.masked_len(value.as_bytes())];
+        let length = masker.mask(value.as_bytes(), &mut out);
+        out.truncate(length);
+        String::from_utf8(out).expect("a mask is ASCII, or was a text before")
+    }
+
+    fn remask(text: &str, ring: &KeyRing) -> Result<String, Unreadable> {
+        let mut out = vec![0; remasked_len(text.as_bytes(), ring)];
+        let length = super::remask(text.as_bytes(), ring, &mut out)?;
+        out.truncate(length);
+        Ok(String::from_utf8(out).expect("a mask is ASCII"))
     }
 
     #[test]
-    fn what_mask_cannot_have_made_is_refused() {
-        for token in ["Zg", "Zg=", "Zh==", "Zg==\n", " Zg==", "Z-_=", "Zg==Zg==", "$siv$1$abc", "é"] {
-            assert_eq!(unmask(token), Err(NotAToken));
+    fn a_scheme_that_needs_keys_has_no_masker_without() {
+        assert!(Masker::new(Scheme::AesSiv, None).is_none());
+        assert!(matches!(Masker::new(Scheme::Base64, None), Some(Masker::Base64(None))));
+        assert!(matches!(Masker::new(Scheme::AesSiv, Some(&a())), Some(Masker::AesSiv(_))));
+    }
+
+    #[test]
+    fn what_is_no_mask_is_told_from_one() {
+        let token = mask(Masker::AesSiv(&a()), "199.172.111.135");
+        for text in ["", "MTk5LjE3Mi4xMTEuMTM1", &token] {
+            assert!(is_mask(text.as_bytes()), "{text}");
         }
-        assert_eq!(unmask("/w=="), Err(NotAToken), "not UTF-8");
-        assert_eq!(unmask("AA=="), Err(NotAToken), "a NUL");
+        for text in ["199.172.111.135", "2001:db8::1", "558-94-9716", "$siv$a$", "$siv$", &token[..20]] {
+            assert!(!is_mask(text.as_bytes()), "{text}");
+        }
     }
 
     proptest! {
         #[test]
-        fn any_text_can_be_taken_back(value in "[^\0]*") {
-            prop_assert_eq!(unmask(&mask(&value)), Ok(value));
-        }
-
-        #[test]
-        fn equal_values_and_only_they_have_equal_masks(a in "[ab1.]{0,6}", b in "[ab1.]{0,6}") {
-            prop_assert_eq!(a == b, mask(&a) == mask(&b));
-        }
-
-        #[test]
-        fn unmasking_any_text_is_a_value_or_an_error(token in "\\PC*") {
-            if let Ok(value) = unmask(&token) {
-                prop_assert_eq!(mask(&value), token);
+        fn nothing_is_masked_twice(value in "[^\0]*") {
+            let (a, b) = (a(), a_then_b());
+            let once = mask(Masker::AesSiv(&a), &value);
+            // Under whatever key of the ring it was made, and whatever scheme is to mask it.
+            for masker in [Masker::AesSiv(&a), Masker::AesSiv(&b), Masker::Base64(Some(&b))] {
+                prop_assert_eq!(&mask(masker, &once), &once);
             }
+            // What only looks like a token is a value.
+            let unreadable = format!("{once}A");
+            let token = mask(Masker::AesSiv(&a), &unreadable);
+            prop_assert_ne!(&token, &unreadable);
+            let mut out = vec![0; token.len()];
+            prop_assert_eq!(a.unmask(token.as_bytes(), &mut out), Ok(unreadable.len()));
+        }
+
+        #[test]
+        fn remasking_makes_the_mask_of_the_value(value in "[^\0]*") {
+            let (a, b) = (a(), a_then_b());
+            let new = mask(Masker::AesSiv(&b), &value);
+            for old in [Masker::Base64(None), Masker::AesSiv(&a), Masker::AesSiv(&b)] {
+                prop_assert_eq!(remask(&mask(old, &value), &b), Ok(new.clone()));
+            }
+            prop_assert!(!is_keyed(value.as_bytes()) && is_keyed(new.as_bytes()));
+            prop_assert_eq!(remask(&new, &a), Err(Unreadable::UnknownKey));
         }
     }
 }

@@ -7,7 +7,7 @@ WHERE mask_pii(value) <> replace(encode(convert_to(value, 'UTF8'), 'base64'), E'
 SELECT count(DISTINCT mask_pii(value)) = count(DISTINCT value) AS one_to_one FROM (SELECT md5((n % 700)::text) AS value FROM generate_series(1, 2000) n) s;
 -- What no scheme made is an error with its SQLSTATE, which does not quote it.
 SELECT error_of('SELECT unmask_pii(''199.172.111.135'')');
-SELECT count(*), count(DISTINCT error) FROM (VALUES ('Zg'), ('Zh=='), (' Zg=='), ('Z-_='), ('/w=='), ('AA=='), ('$siv$1$Zg'), ('é')) t(token),
+SELECT count(*), count(DISTINCT error) FROM (VALUES ('Zg'), ('Zh=='), (' Zg=='), ('Z-_='), ('/w=='), ('AA=='), ('$sv$Zg'), ('é')) t(token),
     error_of(format('SELECT unmask_pii(%L)', token)) AS error WHERE error LIKE '22023 %' AND error NOT LIKE '%' || token || '%';
 -- Parallel safe: a parallel plan gives the same.
 SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 2;

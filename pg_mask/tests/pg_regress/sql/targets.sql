@@ -45,7 +45,7 @@ SELECT count(*) AS quoting FROM reading_rejects WHERE reason ~ 'SECRET|not this 
 SELECT count(*) FILTER (WHERE unmask_pii(masked_body) <> body) AS altered FROM bad JOIN reading_rejects ON message_id = id(100 + n);
 -- All rows bad, more than a chunk.
 TRUNCATE readings, reading_rejects;
-INSERT INTO reading_inbox SELECT id(n), now(), '{"i4":"x"}' FROM generate_series(1, 6000) n;
+INSERT INTO reading_inbox SELECT id(n), now(), '{"i4":"x"}' FROM generate_series(1, 30000) n;
 TABLE counts;
 -- A row that a trigger swallows would be an event lost: an error.
 CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.t = 'swallowed' THEN RETURN NULL; END IF; RETURN NEW; END $$;
@@ -56,7 +56,7 @@ SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"swallowe
 SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"good"}'), (id(2), now(), '{"t":"good"}'), (NULL, now(), '{"t":"swallowed"}')$$);
 DROP TRIGGER swallow ON readings;
 CREATE RULE nothing AS ON INSERT TO reading_rejects DO INSTEAD NOTHING;
-SELECT error_of($$INSERT INTO reading_inbox VALUES (id(7000), now(), 'bad')$$);
+SELECT error_of($$INSERT INTO reading_inbox VALUES (id(70000), now(), 'bad')$$);
 DROP RULE nothing ON reading_rejects;
 SELECT count(*) FROM readings;
 -- A column that appears, one that changes its type, one that goes: the inbox follows, or says what is wrong.

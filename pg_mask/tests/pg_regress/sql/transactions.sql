@@ -1,7 +1,7 @@
 CREATE FUNCTION events(first integer, last integer) RETURNS TABLE (message_id uuid, sent_at timestamptz, body text) LANGUAGE sql AS
 $$ SELECT id(n), now(), format('{"user_id":"u%s","ip":"10.0.0.%s"}', n, n % 256) FROM generate_series(first, last) n $$;
 -- More than two chunks in one statement, a bad one in the middle.
-INSERT INTO login_inbox SELECT * FROM events(1, 6000) UNION ALL SELECT id(6001), now(), 'bad' UNION ALL SELECT * FROM events(6002, 12000);
+INSERT INTO login_inbox SELECT * FROM events(1, 30000) UNION ALL SELECT id(30001), now(), 'bad' UNION ALL SELECT * FROM events(30002, 60000);
 TABLE counts;
 SELECT count(*), count(DISTINCT message_id) FROM user_logins;
 TRUNCATE user_logins, login_rejects;
@@ -30,7 +30,7 @@ SELECT user_id FROM user_logins ORDER BY message_id;
 TRUNCATE user_logins;
 BEGIN;
 SELECT error_of($$INSERT INTO login_inbox SELECT id(n), now(), format('{"user_id":"u%s"}', 1 / (3 - n)) FROM generate_series(1, 5) n$$);
-SELECT error_of($$INSERT INTO login_inbox SELECT id(n), now(), format('{"user_id":"u%s"}', 1 / (7000 - n)) FROM generate_series(1, 8000) n$$);
+SELECT error_of($$INSERT INTO login_inbox SELECT id(n), now(), format('{"user_id":"u%s"}', 1 / (35000 - n)) FROM generate_series(1, 40000) n$$);
 INSERT INTO login_inbox SELECT * FROM events(11, 12);
 TABLE counts;
 COMMIT;
@@ -48,10 +48,10 @@ TABLE counts;
 SELECT user_id FROM user_logins;
 -- statement_timeout and cancel in mid-batch.
 TRUNCATE user_logins;
-CREATE FUNCTION slow(n integer) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF n = 7000 THEN PERFORM pg_sleep(10); END IF; RETURN format('{"user_id":"u%s"}', n); END $$;
+CREATE FUNCTION slow(n integer) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF n = 35000 THEN PERFORM pg_sleep(10); END IF; RETURN format('{"user_id":"u%s"}', n); END $$;
 \set VERBOSITY terse
 SET statement_timeout = '300ms';
-INSERT INTO login_inbox (body) SELECT slow(n) FROM generate_series(1, 8000) n;
+INSERT INTO login_inbox (body) SELECT slow(n) FROM generate_series(1, 40000) n;
 RESET statement_timeout;
 \set VERBOSITY default
 SELECT count(*) FROM user_logins;
@@ -72,7 +72,10 @@ SELECT count(*) FROM user_logins;
 BEGIN;
 CREATE FUNCTION cancel_me(n integer) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF n = 3 THEN PERFORM pg_cancel_backend(pg_backend_pid()); END IF; RETURN '{"user_id":"u"}'; END $$;
 SAVEPOINT a;
+-- Where in the statement the signal arrives, and so in which context, is left to chance.
+\set SHOW_CONTEXT never
 INSERT INTO login_inbox (body) SELECT cancel_me(n) FROM generate_series(1, 100) n;
+\set SHOW_CONTEXT errors
 ROLLBACK TO a;
 INSERT INTO login_inbox SELECT * FROM events(1, 1);
 TABLE counts;

@@ -1,0 +1,230 @@
+//! A table, open for COPY: what COPY checks before it begins, and the call of it.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+
+use masking::Rows;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::Column;
+
+/// An open table.
+pub(super) struct Table {
+    raw: pg_sys::Relation,
+}
+
+#[expect(unsafe_code, reason = "calls Postgres")]
+impl Table {
+    /// Opens the table for `act`. After an error the end of the (sub)transaction closes it.
+    pub(super) fn with<R>(oid: pg_sys::Oid, act: impl FnOnce(&Self) -> R) -> R {
+        // SAFETY: what is opened is closed; the lock stays to the end of the transaction, as that of any insert.
+        unsafe {
+            let table = Self { raw: pg_sys::table_open(oid, pg_sys::RowExclusiveLock.cast_signed()) };
+            let result = act(&table);
+            pg_sys::table_close(table.raw, pg_sys::NoLock.cast_signed());
+            result
+        }
+    }
+
+    /// Whether COPY is still the way to write `columns`, whose rows were made without a lock on the table: their bytes
+    /// are of its types, no rule does something else with them, and no policy has a say for the current user.
+    pub(super) fn takes(&self, columns: &[Column]) -> bool {
+        // SAFETY: an open relation has a descriptor with all columns that it ever had.
+        unsafe {
+            let attributes = &*(*self.raw).rd_att;
+            let found = attributes.attrs.as_slice(usize::try_from(attributes.natts).unwrap_or_default());
+            let same = |column: &Column| {
+                let index = usize::try_from(column.number - 1).unwrap_or(usize::MAX);
+                found.get(index).is_some_and(|attribute| {
+                    !attribute.attisdropped
+                        && attribute.atttypid == column.type_oid
+                        && CStr::from_ptr(attribute.attname.data.as_ptr()) == column.name.as_c_str()
+                })
+            };
+            columns.iter().all(same)
+                && !self.has_rule_for_insert()
+                && pg_sys::check_enable_rls((*self.raw).rd_id, pg_sys::InvalidOid, true)
+                    != pg_sys::CheckEnableRlsResult::RLS_ENABLED.cast_signed()
+                // COPY would take the texts, which are UTF-8, for ones in the client's encoding.
+                && pg_sys::pg_get_client_encoding() == pg_sys::pg_enc::PG_UTF8.cast_signed()
+                // What COPY wrote is counted by Postgres's statistics.
+                && pg_sys::pgstat_track_counts
+        }
+    }
+
+    fn has_rule_for_insert(&self) -> bool {
+        // SAFETY: an open relation has a list of its rules, or none.
+        unsafe {
+            (*self.raw).rd_rules.as_ref().is_some_and(|rules| {
+                let count = usize::try_from(rules.numLocks).unwrap_or_default();
+                let rules = std::slice::from_raw_parts(rules.rules, count);
+                rules.iter().any(|&rule| (*rule).event == pg_sys::CmdType::CMD_INSERT)
+            })
+        }
+    }
+
+    /// What the statement COPY checks, and what is behind it does not (`DoCopy` in `copy.c`): the right to insert into
+    /// the columns, also as extensions see it, a transaction that may write, and one that is not parallel.
+    pub(super) fn check_rights(&self, columns: &[Column]) {
+        const COMMAND: &CStr = c"COPY FROM";
+        // SAFETY: what is allocated is in the current memory context; the entry is that of the open relation.
+        unsafe {
+            let (state, item) = self.parse_state();
+            let mut inserted = ptr::null_mut();
+            for column in columns {
+                let number = i32::from(column.number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+                inserted = pg_sys::bms_add_member(inserted, number);
+            }
+            #[cfg(feature = "pg15")]
+            {
+                let entry = &mut *(*item).p_rte;
+                entry.requiredPerms = pg_sys::ACL_INSERT;
+                entry.insertedCols = inserted;
+                pg_sys::ExecCheckRTPerms((*state).p_rtable, true);
+            }
+            #[cfg(not(feature = "pg15"))]
+            {
+                let rights = &mut *(*item).p_perminfo;
+                rights.requiredPerms = pg_sys::ACL_INSERT.into();
+                rights.insertedCols = inserted;
+                pg_sys::ExecCheckPermissions((*state).p_rtable, (*state).p_rteperminfos, true);
+            }
+            pg_sys::free_parsestate(state);
+            if pg_sys::XactReadOnly && !(*self.raw).rd_islocaltemp {
+                pg_sys::PreventCommandIfReadOnly(COMMAND.as_ptr());
+            }
+            pg_sys::PreventCommandIfParallelMode(COMMAND.as_ptr());
+        }
+    }
+
+    /// A parse state with this table alone, and its entry there.
+    fn parse_state(&self) -> (*mut pg_sys::ParseState, *mut pg_sys::ParseNamespaceItem) {
+        // SAFETY: what is allocated is in the current memory context; the relation is open.
+        unsafe {
+            let lock = pg_sys::RowExclusiveLock.cast_signed();
+            let state = pg_sys::make_parsestate(ptr::null_mut());
+            let item =
+                pg_sys::addRangeTableEntryForRelation(state, self.raw, lock, ptr::null_mut(), false, false);
+            (state, item)
+        }
+    }
+
+    /// Copies these of the rows, in this order, into the columns, and returns how many Postgres says it inserted.
+    pub(super) fn copy(&self, columns: &[Column], rows: &Rows, order: &[usize]) -> usize {
+        let source = Source { rows, order, at: 0, offset: 0 };
+        // SAFETY: what is allocated is in the current memory context, and what is handed over outlives the calls. The
+        // source is taken off before it ends, after an error too.
+        let copied = unsafe {
+            let (state, _) = self.parse_state();
+            let mut names = ptr::null_mut();
+            for column in columns {
+                names = pg_sys::lappend(names, pg_sys::makeString(column.name.as_ptr().cast_mut()).cast());
+            }
+            let format = pg_sys::makeString(c"binary".as_ptr().cast_mut());
+            let format = pg_sys::makeDefElem(c"format".as_ptr().cast_mut(), format.cast(), -1);
+            let options = pg_sys::lappend(ptr::null_mut(), format.cast());
+            let _given = Given::new(source);
+            let copy = pg_sys::BeginCopyFrom(
+                state,
+                self.raw,
+                ptr::null_mut(),
+                ptr::null(),
+                false,
+                Some(read),
+                names,
+                options,
+            );
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let copied = pg_sys::CopyFrom(copy);
+            pg_sys::PopActiveSnapshot();
+            pg_sys::EndCopyFrom(copy);
+            pg_sys::free_parsestate(state);
+            // What follows in this transaction sees the rows.
+            pg_sys::CommandCounterIncrement();
+            copied
+        };
+        usize::try_from(copied).unwrap_or(usize::MAX)
+    }
+}
+
+/// The data of a COPY that is going on: a header, the rows, a trailer.
+struct Source {
+    rows: *const Rows,
+    order: *const [usize],
+    /// What is read next: 0 is the header, `order.len() + 1` the trailer.
+    at: usize,
+    /// How much of it was read.
+    offset: usize,
+}
+
+/// Signature, flags, length of the extension to the header.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// In place of a number of fields.
+const TRAILER: &[u8] = b"\xff\xff";
+
+thread_local! {
+    /// The copies that are going on, innermost last: a trigger of one's target may begin another. The callback is told
+    /// nothing by Postgres of which one it is to read.
+    static SOURCES: RefCell<Vec<Source>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has the callback read from a source as long as it lives, which is less than what the source points to.
+struct Given;
+
+impl Given {
+    fn new(source: Source) -> Self {
+        SOURCES.with_borrow_mut(|sources| sources.push(source));
+        Self
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        SOURCES.with_borrow_mut(Vec::pop);
+    }
+}
+
+/// Gives COPY up to `most` bytes; fewer than `least` only at the end.
+#[expect(unsafe_code, reason = "called by Postgres")]
+#[pg_guard]
+unsafe extern "C-unwind" fn read(out: *mut c_void, _least: c_int, most: c_int) -> c_int {
+    let most = usize::try_from(most).unwrap_or_default();
+    let read = SOURCES.with_borrow_mut(|sources| {
+        // SAFETY: Postgres has room for `most` bytes at `out`.
+        sources.last_mut().map_or(0, |source| unsafe { source.read(out.cast(), most) })
+    });
+    c_int::try_from(read).unwrap_or_default()
+}
+
+impl Source {
+    /// Writes up to `most` bytes to `out` and returns how many.
+    ///
+    /// # Safety
+    /// There is room for them, initialized or not.
+    #[expect(unsafe_code, reason = "the callback has neither lifetimes nor slices")]
+    unsafe fn read(&mut self, out: *mut u8, most: usize) -> usize {
+        // SAFETY: both outlive `Given`, which outlives the COPY.
+        let (rows, order) = unsafe { (&*self.rows, &*self.order) };
+        let mut filled = 0;
+        while filled < most {
+            let piece = match self.at {
+                0 => HEADER,
+                row if row <= order.len() => rows.tuple(order[row - 1]),
+                row if row == order.len() + 1 => TRAILER,
+                _ => break,
+            };
+            let rest = &piece[self.offset..];
+            let length = rest.len().min(most - filled);
+            // SAFETY: the piece has `length` more bytes, and what is filled is never more than `most`.
+            unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), out.add(filled), length) };
+            filled += length;
+            self.offset += length;
+            if self.offset == piece.len() {
+                (self.at, self.offset) = (self.at + 1, 0);
+            }
+        }
+        filled
+    }
+}

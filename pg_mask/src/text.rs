@@ -1,0 +1,66 @@
+//! Texts as Postgres has them: read where they lie, and written where they are to be.
+
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::pg_sys;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::varlena;
+
+/// A text as it lies in the row; a copy only where it was compressed or stored out of line.
+///
+/// # Safety
+/// `datum` is a text that lives as long as `'a`, or as the memory context of the row.
+#[expect(unsafe_code, reason = "reads Postgres's structs")]
+pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
+    // SAFETY: the caller's promise; CREATE EXTENSION refuses a database whose texts are not UTF-8.
+    unsafe {
+        let mut text = datum.cast_mut_ptr::<pg_sys::varlena>();
+        if varlena::varatt_is_1b_e(text) || varlena::varatt_is_4b_c(text) {
+            text = pg_sys::pg_detoast_datum_packed(text);
+        }
+        varlena::text_to_rust_str_unchecked(text)
+    }
+}
+
+/// A text that a function returns, in Postgres's memory. A `String` would be allocated and copied once more, which takes
+/// as long as masking.
+pub(crate) struct Text(pg_sys::Datum);
+
+impl Text {
+    /// A text of up to `most` bytes, which `write` writes and counts. They must be UTF-8.
+    pub(crate) fn write<E>(
+        most: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<Self, E> {
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: what is allocated has room for the header and the bytes, which are zero at first. Its size is that of
+        // a value of Postgres's and a third more at most, so it fits in the header, or palloc has raised an error.
+        unsafe {
+            let text = pg_sys::palloc0(pg_sys::VARHDRSZ + most).cast::<pg_sys::varlena>();
+            let bytes = text.cast::<u8>().add(pg_sys::VARHDRSZ);
+            let written = write(std::slice::from_raw_parts_mut(bytes, most))?.min(most);
+            let size = i32::try_from(pg_sys::VARHDRSZ + written).unwrap_or(i32::MAX);
+            varlena::set_varsize_4b(text, size);
+            Ok(Self(text.into()))
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "pgrx asks for the SQL type of what a function returns")]
+// SAFETY: it is a text, see `write`.
+unsafe impl SqlTranslatable for Text {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Text);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("text"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("text")));
+}
+
+#[expect(unsafe_code, reason = "pgrx asks for the datum of what a function returns")]
+// SAFETY: the text is allocated in the memory context in which the function was called.
+unsafe impl BoxRet for Text {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: the datum is a text, which is what the function is declared to return.
+        unsafe { fcinfo.return_raw_datum(self.0) }
+    }
+}
