@@ -1,5 +1,8 @@
 //! The same message again. SQS delivers at least once.
 
+use futures_util::future::join_all;
+use tokio_postgres::error::SqlState;
+
 use crate::common::{Depth, Proxy, Summary, World, events, eventually};
 
 #[tokio::test]
@@ -104,6 +107,88 @@ async fn two_loaders_with_the_same_messages_store_them_once() {
         assert_eq!((first.deleted, second.deleted), (0, 40));
         world.assert_each_stored_once(40).await;
         assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn eight_sessions_that_insert_the_same_messages_store_each_once() {
+    // As eight loaders would that were all given the same messages: batch by batch, in circles that begin elsewhere,
+    // and with batches that overlap by a part. In each are some that nobody else has, so that it shows when one is lost
+    // for another's sake. Batches are of one chunk, whose rows go in in order: so sessions wait for each other's
+    // messages, but never crosswise.
+    const INSERT: &str =
+        "INSERT INTO login_inbox SELECT md5(n::text)::uuid, '2026-03-01', format('{\"user_id\":\"u%s\"}', n)
+         FROM (SELECT i % 100000 FROM generate_series($1::int, $1 + 4999) AS i
+               UNION ALL SELECT generate_series($2::int, $2 + 99)) AS messages(n)";
+    World::run(async |world| {
+        let sessions = (0..8).map(|number| async move {
+            let session = world.session().await;
+            let mut stored = 0;
+            for batch in 0..20 {
+                let (shared, own) = (number * 13_113 + batch * 5_000, 100_000 * (number + 1) + batch * 100);
+                session.execute(INSERT, &[&shared, &own]).await.unwrap();
+                let counts = session.query_one("SELECT stored, duplicate, rejected FROM inbox_counts()", &[]);
+                let counts = counts.await.unwrap();
+                let counts: [i64; 3] = [0, 1, 2].map(|column| counts.get(column));
+                assert_eq!((counts[0] + counts[1], counts[2]), (5_100, 0));
+                stored += counts[0];
+            }
+            stored
+        });
+        let stored: i64 = join_all(sessions).await.into_iter().sum();
+        assert_eq!(stored, 116_000);
+        world.assert_each_stored_once(116_000).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_between_the_look_and_the_copy_is_a_duplicate() {
+    World::run(async |world| {
+        let insert = |first: i32, last: i32| {
+            format!(
+                "INSERT INTO login_inbox SELECT lpad(n::text, 32, '0')::uuid, '2026-03-01', '{{\"user_id\":\"u\"}}'
+                 FROM generate_series({first}, {last}) AS n"
+            )
+        };
+        let session = world.session().await;
+        // It runs into duplicates, and looks for them from now on.
+        session.batch_execute(&insert(1, 3)).await.unwrap();
+        session.batch_execute(&insert(1, 3)).await.unwrap();
+        let other = world.session().await;
+        other.batch_execute(&format!("BEGIN; {}", insert(12, 12))).await.unwrap();
+        let statement = insert(11, 14);
+        let (inserted, ()) = tokio::join!(session.batch_execute(&statement), async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity
+                           WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            eventually("a copy that waits", async || world.number(waiting, &[]).await == 1).await;
+            other.batch_execute("COMMIT").await.unwrap();
+        });
+        inserted.unwrap();
+        let counts = session.query_one("SELECT stored, duplicate, rejected FROM inbox_counts()", &[]).await.unwrap();
+        assert_eq!([0, 1, 2].map(|column| counts.get::<_, i64>(column)), [3, 1, 0]);
+        world.assert_each_stored_once(7).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_newer_than_the_snapshot_fails_the_statement_and_is_no_reject() {
+    World::run(async |world| {
+        let messages =
+            "INSERT INTO login_inbox SELECT md5(n::text)::uuid, '2026-03-01', '{\"user_id\":\"u\"}' FROM generate_series(1, 3) AS n";
+        let session = world.session().await;
+        session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM user_logins").await.unwrap();
+        world.sql(messages).await;
+        let error = session.batch_execute(messages).await.unwrap_err();
+        assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{error}");
+        session.batch_execute("ROLLBACK").await.unwrap();
+        session.batch_execute(messages).await.unwrap();
+        let duplicates = "SELECT duplicate FROM inbox_counts()";
+        assert_eq!(session.query_one(duplicates, &[]).await.unwrap().get::<_, i64>(0), 3);
+        assert_eq!(world.rejects().await, 0);
+        world.assert_each_stored_once(3).await;
     })
     .await;
 }

@@ -15,14 +15,18 @@
 //! | `stopping` | SIGTERM and SIGINT |
 //! | `errors` | what the loader says when it cannot work |
 //! | `logs` | no event in the loader's own output |
-//! | `plaintext` | no raw value on the database's disk |
+//! | `audit` | who unmasked how much, in the server's log |
+//! | `plaintext` | no raw value and no key on the database's disk |
+//! | `core_dump` | no key in a core dump |
 //! | `memory` | the backend holds one chunk of a batch |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod accounting;
+mod audit;
 mod commit;
 mod common;
+mod core_dump;
 mod counting;
 mod deletes;
 mod duplicates;
@@ -30,4 +34,5 @@ mod errors;
 mod logs;
 mod memory;
 mod plaintext;
+mod remask;
 mod stopping;

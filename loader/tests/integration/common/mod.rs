@@ -5,8 +5,10 @@ mod http;
 mod loader;
 mod proxy;
 mod queue;
+mod ring;
 mod search;
 mod servers;
+mod traces;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -21,8 +23,10 @@ pub(crate) use events::{Canary, demo_events, event, events};
 pub(crate) use loader::{Loader, Summary};
 pub(crate) use proxy::Proxy;
 pub(crate) use queue::{Depth, Queue};
+pub(crate) use ring::{Ring, run};
 pub(crate) use search::files_holding;
-pub(crate) use servers::{postgres_program, setting};
+pub(crate) use servers::{OwnServers, postgres_program, setting};
+pub(crate) use traces::{Traces, base64, hex};
 
 /// How long one test may take, on a machine that does other things too.
 const TEST_LIMIT: Duration = Duration::from_mins(2);
@@ -30,7 +34,7 @@ const TEST_LIMIT: Duration = Duration::from_mins(2);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The application's schema, in the order in which it is applied.
-const SCHEMA: [&str; 4] = [
+pub(crate) const SCHEMA: [&str; 4] = [
     include_str!("../../../../sql/01_extension.sql"),
     include_str!("../../../../sql/02_tables.sql"),
     include_str!("../../../../sql/03_inbox.sql"),

@@ -1,10 +1,11 @@
-//! Looking for a value in every byte of many files.
+//! Looking for traces of a secret in every byte of many files.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Result};
 use std::path::{Path, PathBuf};
 
-use memchr::memmem::Finder;
+use super::Traces;
 
 /// How much of a file to look at in one go, in bytes.
 const WINDOW: usize = 1 << 20;
@@ -14,54 +15,51 @@ const WINDOW: usize = 1 << 20;
 pub(crate) struct Found {
     /// Files read to their end.
     pub(crate) files: usize,
-    /// Those that hold the value.
-    pub(crate) holding: Vec<PathBuf>,
+    /// Those that hold a trace, and in which form.
+    pub(crate) holding: BTreeSet<(PathBuf, &'static str)>,
 }
 
-/// Searches the files below `root`, or `root` itself where it is a file, for `value`.
+/// Searches the files below `root`, or `root` itself where it is a file.
 ///
 /// A file that the server removes meanwhile is left out; whatever else cannot be read is a panic.
-pub(crate) fn files_holding(root: &Path, value: &str) -> Found {
+pub(crate) fn files_holding(root: &Path, traces: &Traces) -> Found {
     let mut found = Found::default();
-    search(root, &Finder::new(value), &mut found);
+    search(root, traces, &mut found);
     found
 }
 
-fn search(path: &Path, finder: &Finder<'_>, found: &mut Found) {
+fn search(path: &Path, traces: &Traces, found: &mut Found) {
     // Follows links: pg_wal and tablespaces may be elsewhere.
     let Some(metadata) = unless_gone(path, fs::metadata(path)) else { return };
     if metadata.is_dir() {
         let Some(entries) = unless_gone(path, fs::read_dir(path)) else { return };
         for entry in entries {
             if let Some(entry) = unless_gone(path, entry) {
-                search(&entry.path(), finder, found);
+                search(&entry.path(), traces, found);
             }
         }
-    } else if let Some(holds) = unless_gone(path, holds(path, finder)) {
+    } else if let Some(forms) = unless_gone(path, forms_in(path, traces)) {
         found.files += 1;
-        if holds {
-            found.holding.push(path.to_owned());
-        }
+        found.holding.extend(forms.into_iter().map(|form| (path.to_owned(), form)));
     }
 }
 
-fn holds(path: &Path, finder: &Finder<'_>) -> Result<bool> {
+fn forms_in(path: &Path, traces: &Traces) -> Result<BTreeSet<&'static str>> {
     let mut file = File::open(path)?;
-    let overlap = finder.needle().len() - 1;
+    let mut forms = BTreeSet::new();
+    let overlap = traces.longest() - 1;
     let mut window = vec![0; WINDOW + overlap];
     // How much of the window is the end of the one before.
     let mut kept = 0;
     loop {
         let read = match file.read(&mut window[kept..]) {
-            Ok(0) => return Ok(false),
+            Ok(0) => return Ok(forms),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         let filled = kept + read;
-        if finder.find(&window[..filled]).is_some() {
-            return Ok(true);
-        }
+        forms.extend(traces.forms_in(&window[..filled]));
         kept = filled.min(overlap);
         window.copy_within(filled - kept..filled, 0);
     }
@@ -76,20 +74,22 @@ fn unless_gone<T>(path: &Path, result: Result<T>) -> Option<T> {
 }
 
 #[test]
-fn a_value_is_found_wherever_it_stands() {
+fn a_trace_is_found_wherever_it_stands() {
     let folder = std::env::temp_dir().join(format!("pg_mask-search-{}", std::process::id()));
     fs::create_dir(&folder).unwrap();
     let file = folder.join("file");
+    let traces = Traces::of_text("needle");
     // At the beginning, across the border of two windows at every place, and at the very end.
     let places = [0].into_iter().chain(WINDOW - 8..WINDOW + 8).chain([3 * WINDOW]);
     for place in places {
         let mut bytes = vec![b'x'; place];
         bytes.extend_from_slice(b"needle");
         fs::write(&file, bytes).unwrap();
-        assert_eq!(files_holding(&folder, "needle").holding, [file.as_path()], "at {place}");
+        let holding = files_holding(&folder, &traces).holding;
+        assert_eq!(holding, BTreeSet::from([(file.clone(), "text")]), "at {place}");
     }
     fs::write(&file, vec![b'x'; 2 * WINDOW]).unwrap();
-    let nothing = files_holding(&folder, "needle");
+    let nothing = files_holding(&folder, &traces);
     fs::remove_dir_all(&folder).unwrap();
     assert!(nothing.holding.is_empty() && nothing.files == 1);
 }

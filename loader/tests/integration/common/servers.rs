@@ -1,8 +1,13 @@
-//! The servers that `make test` has started.
+//! The servers that `make test` has started, and those that a test starts.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use tokio_postgres::{Client, Config, NoTls};
+
+/// Starts and stops servers.
+const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/servers.py");
 
 /// A variable that describes the servers.
 pub(crate) fn setting(name: &str) -> String {
@@ -11,17 +16,72 @@ pub(crate) fn setting(name: &str) -> String {
 
 /// A superuser's session in `database`, or in the one that `DATABASE_URL` names.
 pub(super) async fn connect(database: Option<&str>) -> Client {
-    let mut config: Config = setting("DATABASE_URL").parse().unwrap();
+    connect_by(&setting("DATABASE_URL"), database).await.unwrap()
+}
+
+async fn connect_by(url: &str, database: Option<&str>) -> Result<Client, tokio_postgres::Error> {
+    let mut config: Config = url.parse().unwrap();
     if let Some(database) = database {
         config.dbname(database);
     }
-    let (client, connection) = config.connect(NoTls).await.unwrap();
+    let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
 }
 
 /// A program of the server's version where there is one, else the one on the PATH.
 pub(crate) fn postgres_program(name: &str) -> PathBuf {
     let path = PathBuf::from(setting("PGBIN")).join(name);
     if path.exists() { path } else { name.into() }
+}
+
+/// Servers of one test alone, for what those of all tests are not to be asked for. They go when this is dropped.
+pub(crate) struct OwnServers {
+    /// The folder that is described by `env` in it. The test may put files there, and removes them.
+    pub(crate) state: PathBuf,
+    env: String,
+}
+
+impl OwnServers {
+    /// Starts them, with further settings of Postgres's, each `name=value`.
+    pub(crate) fn start(name: &str, settings: &[&str]) -> Self {
+        let state = std::env::temp_dir().join(format!("pg_mask-{name}-{}", std::process::id()));
+        let mut command = Command::new(SERVERS);
+        command.arg("start").arg(&state);
+        for setting in settings {
+            command.args(["--conf", setting]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let env = fs::read_to_string(state.join("env")).unwrap();
+        Self { state, env }
+    }
+
+    /// A variable that describes them.
+    pub(crate) fn setting<'s>(&'s self, name: &str) -> &'s str {
+        let value = |line: &'s str| line.strip_prefix(name)?.strip_prefix('=');
+        self.env.lines().find_map(value).unwrap().trim_matches('\'')
+    }
+
+    /// A superuser's session.
+    pub(crate) async fn connect(&self) -> Client {
+        self.try_connect().await.unwrap()
+    }
+
+    /// The same, if Postgres takes connections.
+    pub(crate) async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
+        connect_by(self.setting("DATABASE_URL"), None).await
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        Path::new(self.setting("PGDATA"))
+    }
+}
+
+impl Drop for OwnServers {
+    fn drop(&mut self) {
+        // A test that fails leaves none behind; nothing more can be done about an error.
+        _ = Command::new(SERVERS).arg("stop").arg(&self.state).stdout(Stdio::null()).status();
+    }
 }

@@ -1,0 +1,134 @@
+//! Who unmasked how much stands in the server's log, and nothing else of it.
+
+use tokio_postgres::Client;
+
+use crate::common::{World, eventually, setting};
+
+/// Unmasks what it is given; `lent` does so with the rights of whoever made it.
+const FUNCTIONS: &str = "
+    CREATE FUNCTION lent(mask text) RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT unmask_pii(mask)';
+    CREATE TABLE masks AS SELECT n, mask_pii('LITERAL' || n) AS mask FROM generate_series(1, 10) AS n;
+    GRANT SELECT ON masks TO PUBLIC";
+
+#[tokio::test]
+async fn every_statement_that_unmasks_is_one_line_of_the_log() {
+    World::run(async |world| {
+        world.sql(FUNCTIONS).await;
+        // A role with a name that would make a line of its own.
+        let reader = format!("{}\nLOG: \"reader\"", world.name);
+        let quoted = reader.replace('"', "\"\"");
+        world.sql(&format!("CREATE ROLE \"{quoted}\" IN ROLE login_pii_reader")).await;
+        let session = world.session().await;
+        let start = format!(
+            "SET pg_mask.log_unmask = statement; SET application_name = '{}';
+             SET SESSION AUTHORIZATION \"{quoted}\"",
+            world.name
+        );
+        session.batch_execute(&start).await.unwrap();
+
+        for (statement, lines) in [
+            ("SELECT unmask_pii(mask) FROM masks", vec!["10 values"]),
+            ("SELECT unmask_pii(mask) FROM masks WHERE mask <> 'LITERAL' LIMIT 1", vec!["1 value"]),
+            ("SELECT mask FROM masks", vec![]),
+            // What came out before an error, or could have come out with it.
+            ("SELECT unmask_pii(mask), 1 / (n - 4) FROM masks WHERE mask <> 'LITERAL' ORDER BY n", vec!["4 values"]),
+            ("BEGIN; SELECT unmask_pii(mask) FROM masks LIMIT 2; ROLLBACK", vec!["2 values"]),
+            // However deep.
+            (
+                "DO $$ DECLARE r record; BEGIN FOR r IN SELECT unmask_pii(mask) FROM masks LOOP
+                     PERFORM unmask_pii(mask) FROM masks WHERE mask <> 'LITERAL'; END LOOP; END $$",
+                vec!["110 values"],
+            ),
+            // A cursor is used in several statements.
+            ("BEGIN; DECLARE c CURSOR FOR SELECT unmask_pii(mask) FROM masks", vec![]),
+            ("FETCH 3 FROM c", vec!["3 values"]),
+            ("FETCH 4 FROM c", vec!["4 values"]),
+            ("COMMIT", vec![]),
+            // With the rights of another role, it is still whoever logged in.
+            ("SELECT lent(mask) FROM masks WHERE n <= 2", vec!["2 values, 2 with the rights of \"postgres\""]),
+            (
+                "SELECT unmask_pii(mask), lent(mask) FROM masks",
+                vec!["20 values, 10 with the rights of \"postgres\""],
+            ),
+            ("SET LOCAL ROLE login_pii_reader", vec![]),
+            ("SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+              SET min_parallel_table_scan_size = 0", vec![]),
+            ("SELECT count(unmask_pii(mask)) FROM masks", vec!["10 values"]),
+            ("EXPLAIN ANALYZE SELECT unmask_pii(mask) FROM masks", vec!["10 values"]),
+            ("COPY (SELECT unmask_pii(mask) FROM masks) TO '/dev/null'", vec![]),
+            ("BEGIN; CREATE TEMP TABLE seen AS SELECT unmask_pii(mask) FROM masks; ROLLBACK", vec!["10 values"]),
+        ] {
+            assert_eq!(logged(world, &session, statement).await, lines, "{statement}");
+        }
+        // By the extended protocol, prepared once and executed twice.
+        let prepared = session.prepare("SELECT unmask_pii(mask) FROM masks WHERE n <= $1").await.unwrap();
+        for n in [2, 5] {
+            let before = lines(world).len();
+            session.query(&prepared, &[&n]).await.unwrap();
+            assert_eq!(lines(world)[before..], [line(world, &format!("{n} values"))]);
+        }
+        // A session that ends in the middle of it.
+        let before = lines(world).len();
+        let end = "SELECT unmask_pii(mask), pg_terminate_backend(pg_backend_pid()), pg_sleep(60) FROM masks LIMIT 1";
+        session.batch_execute(end).await.unwrap_err();
+        eventually("a line", async || lines(world).len() > before).await;
+        assert_eq!(lines(world)[before..], [line(world, "1 value")]);
+        world.sql(&format!("DROP ROLE \"{quoted}\"")).await;
+    })
+    .await;
+}
+
+/// What the log says of unmasking because of `statement`, without what is the same in each line.
+async fn logged(world: &World, session: &Client, statement: &str) -> Vec<String> {
+    let before = lines(world).len();
+    let _ = session.batch_execute(statement).await;
+    // An error reaches the client before the server has done with the message; the line comes in between.
+    session.batch_execute("").await.unwrap();
+    let found = lines(world).split_off(before);
+    let (start, end) = (start(world), end(world));
+    found
+        .iter()
+        .map(|line| {
+            let what = line.strip_prefix(&start).and_then(|rest| rest.strip_suffix(&end));
+            what.unwrap_or_else(|| panic!("{line}")).to_owned()
+        })
+        .collect()
+}
+
+fn line(world: &World, what: &str) -> String {
+    format!("{}{what}{}", start(world), end(world))
+}
+
+fn start(world: &World) -> String {
+    format!(r#"pg_mask: role "{}\nLOG: \"reader\"" unmasked "#, world.name)
+}
+
+fn end(world: &World) -> String {
+    format!(r#" (database "{0}", application "{0}")"#, world.name)
+}
+
+/// The lines about unmasking in this test's database, none of which is followed by what else Postgres knows of a statement.
+fn lines(world: &World) -> Vec<String> {
+    let log = std::fs::read(setting("PGLOG")).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    let mut found = Vec::new();
+    let mut process = None;
+    for line in log.lines() {
+        // "2026-11-23 16:36:05.000 UTC [4711] LOG:  00000: pg_mask: role …"
+        let this = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(pid, _)| pid);
+        if process.is_some() && this == process {
+            let more = ["STATEMENT:", "CONTEXT:", "QUERY:", "DETAIL:"].iter().any(|word| line.contains(word));
+            assert!(!more, "{line}");
+            // It is over with the location of the message, which is for people who work on it.
+            process = line.contains("LOCATION:").then_some(process).flatten();
+        }
+        if let Some(at) = line.find("pg_mask: role ")
+            && line.contains(&world.name)
+            && line.contains("LOG:  ")
+        {
+            found.push(line[at..].to_owned());
+            process = this;
+        }
+    }
+    found
+}

@@ -1,0 +1,64 @@
+//! A key ring that no statement holds, since the server writes statements down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::traces::from_base64;
+use super::{Traces, eventually};
+use tokio_postgres::Client;
+
+/// A ring in a server's data directory, with one key of random bytes.
+pub(crate) struct Ring {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    key: Vec<u8>,
+}
+
+impl Ring {
+    /// The shell command that makes one. The server is to run it, as it must be its user's file, in its data directory.
+    pub(crate) fn making(file: &str) -> String {
+        let written = r#"{"primary": "k", "keys": [{"id": "k", "key": "%s", "state": "active"}]}"#;
+        format!("(umask 077; printf '{written}' $(head -c 64 /dev/urandom | base64 -w 0) >{file})")
+    }
+
+    /// The one that is there.
+    pub(crate) fn read(data: &Path, file: &str) -> Self {
+        let path = data.join(file);
+        let ring: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let key = from_base64(ring["keys"][0]["key"].as_str().unwrap());
+        assert_eq!(key.len(), 64);
+        Self { path, key }
+    }
+
+    /// Has the server read its ring from `file` in new sessions, which `connect` makes.
+    pub(crate) async fn configure(file: &str, mut connect: impl AsyncFnMut() -> Client) {
+        let session = connect().await;
+        // Its settings are known to a session that has loaded it.
+        session.batch_execute("LOAD 'pg_mask'").await.unwrap();
+        for (name, value) in [("keyring_command", ""), ("keyring_file", file)] {
+            session.batch_execute(&format!("ALTER SYSTEM SET pg_mask.{name} TO '{value}'")).await.unwrap();
+        }
+        session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        eventually("a server with another ring", async || {
+            let set = "SELECT coalesce(current_setting('pg_mask.keyring_file', true), '')";
+            connect().await.query_one(set, &[]).await.unwrap().get::<_, &str>(0) == file
+        })
+        .await;
+    }
+
+    /// What gives its key away.
+    pub(crate) fn traces(&self) -> Traces {
+        Traces::of_key(&self.key)
+    }
+
+    /// What gives its key away in memory, where it is also in the form that is used.
+    pub(crate) fn traces_in_memory(&self) -> Traces {
+        self.traces().and(Traces::of_round_keys(&self.key))
+    }
+}
+
+/// Has the server run a shell command in its data directory.
+pub(crate) async fn run(session: &Client, command: &str) {
+    let copy = format!("COPY (SELECT) TO PROGRAM '{}'", command.replace('\'', "''"));
+    session.batch_execute(&copy).await.unwrap();
+}
