@@ -1,9 +1,13 @@
 """The private PostgreSQL cluster that everything is measured on."""
 
+import base64
 import contextlib
+import json
+import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psycopg
@@ -23,6 +27,8 @@ SETTINGS = {
     # What a commit costs on a real server, it costs here.
     "fsync": "on",
     "synchronous_commit": "on",
+    # As on a server that masks under a key: the key ring is read once, and not by each backend.
+    "shared_preload_libraries": "pg_mask",
 }
 # Large enough for the index of the largest table, as on a server that is set up for it. WAL files are kept, so that
 # samples find them made.
@@ -32,8 +38,9 @@ SETTINGS_FULL = {"shared_buffers": "2GB", "max_wal_size": "16GB", "min_wal_size"
 class Cluster:
     """A running cluster with the extension and the roles, and a folder of files that the server can read and write."""
 
-    def __init__(self, env):
+    def __init__(self, env, ring):
         self._env = env
+        self.ring = ring
         self.files = Path(env["SERVERS_ROOT"]) / "bench"
         self.files.mkdir()
         if user := servers.server_user():
@@ -53,7 +60,19 @@ class Cluster:
             dbname=database,
             options=f"-c search_path={schema},public -c client_min_messages=error",
             autocommit=True,
+            # Or else a query that comes often keeps the plan of settings that were changed since.
+            prepare_threshold=None,
         )
+
+    def set_primary(self, session, key):
+        """Has values masked under another key of the ring, and waits until the session does so."""
+        self.ring.write(key)
+        session.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while session.execute("SELECT mask_key(remask_pii(''))").fetchone()[0] != key:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the session does not see that {key!r} is the primary key now")
+            time.sleep(0.01)
 
     @contextlib.contextmanager
     def logins(self, schema, tables="sql/02_tables.sql"):
@@ -78,6 +97,28 @@ class Cluster:
             session.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
+class Ring:
+    """A key ring of two new keys, "a" and "b", in a file that the server's user alone can read."""
+
+    def __init__(self, file):
+        self.file = file
+        self._keys = [
+            {"id": name, "key": base64.b64encode(os.urandom(64)).decode(), "state": "active"} for name in ("a", "b")
+        ]
+        self.write("a")
+
+    def write(self, primary):
+        """Writes the file, with this key as the one that masks."""
+        # Whole or not at all: a session may be reading it.
+        fresh = self.file.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps({"primary": primary, "keys": self._keys}))
+        if user := servers.server_user():
+            shutil.chown(fresh, user, user)
+        fresh.replace(self.file)
+        self.primary = primary
+
+
 def run_file(session, file):
     session.execute((REPOSITORY / file).read_text())
 
@@ -85,13 +126,16 @@ def run_file(session, file):
 @contextlib.contextmanager
 def running(quick):
     """Starts the servers, yields the cluster, and stops and removes them whatever happens."""
-    settings = SETTINGS | ({} if quick else SETTINGS_FULL)
-    state = tempfile.mkdtemp(prefix="pg_mask-bench-")
+    # Not in /tmp, which may be the caller's alone: the server's user must get to the ring. The rest it must not list.
+    state = Path(tempfile.mkdtemp(prefix="pg_mask-bench-", dir="/var/tmp"))
+    state.chmod(0o711)
     try:
+        ring = Ring(state / "keyring.json")
+        settings = SETTINGS | ({} if quick else SETTINGS_FULL) | {"pg_mask.keyring_file": str(ring.file)}
         # What it says belongs to the progress.
         with contextlib.redirect_stdout(sys.stderr):
             env = servers.start(state, [f"{name}={value}" for name, value in settings.items()], DATABASE)
-        yield Cluster(env)
+        yield Cluster(env, ring)
     finally:
         with contextlib.redirect_stdout(sys.stderr):
             servers.stop(state)

@@ -33,6 +33,18 @@ FIGURES = {
         None,
         "The same with the events put into the inbox by INSERT … SELECT from that table, instead of by COPY.",
     ),
+    "siv_vs_base64": Figure(
+        "×",
+        "≥ 0.80",
+        "Rate of COPY into the inbox with pg_mask.scheme = 'aes-siv' over the same with 'base64', with the unique index"
+        " on message_id; {sizes.indexed:,} events.",
+    ),
+    "one_bad_row": Figure(
+        "×",
+        "≤ 3",
+        "Time of {sizes.chunk:,} events of which Postgres refuses one, the last that is written, over the time of"
+        " {sizes.chunk:,} that it all takes.",
+    ),
     "growth_20m": Figure(
         "×",
         "≤ 1.2",
@@ -55,6 +67,25 @@ FIGURES = {
         "×",
         "≤ 0.6",
         "Time of unmask_pii(v) over convert_from(decode(v, 'base64'), 'utf8') of the masks of the same, likewise.",
+    ),
+    "siv_vs_pgcrypto": Figure(
+        "×",
+        "≤ 0.30",
+        "Time of mask_pii(v) with pg_mask.scheme = 'aes-siv' over encrypt(convert_to(v, 'utf8'), key, 'aes') of"
+        " pgcrypto with a key of 32 bytes, both less the time of the query without them; {sizes.values:,} IPv4"
+        " addresses.",
+    ),
+    "remask_vs_update": Figure(
+        "×",
+        "≥ 0.5",
+        "Speed of remask_column(), which moves masked_ip from base64 to aes-siv and commits batch by batch, over one"
+        " UPDATE that appends an empty text to each masked_ip; {sizes.remasked:,} rows with the unique index on"
+        " message_id, just loaded, vacuumed and written by a checkpoint.",
+    ),
+    "rekey_vs_update": Figure(
+        "×",
+        None,
+        "The same from one key to another, where the rows of both sides are masked by aes-siv.",
     ),
     "backend_memory_mb": Figure(
         "MB",

@@ -134,6 +134,74 @@ def vs_sql(cluster, sizes):
     }
 
 
+def siv_vs_base64(cluster, sizes):
+    count = sizes.indexed
+    data.make_table(cluster, count)
+    with cluster.logins("indexed") as session:
+        raw = data.write(session, cluster.files / "events.bin", "SELECT message_id, sent_at, body FROM raw ORDER BY n")
+
+        def side(scheme, key):
+            def run(number):
+                session.execute(f"SET pg_mask.scheme = '{scheme}'")
+                empty(session)
+                seconds = timed(session, data.copy("login_inbox", raw))
+                check_all_stored(session, count)
+                check_key(session, key)
+                if number == 0:
+                    check_same_rows(session, f"SELECT {data.MASKED}, message_id FROM raw")
+                return seconds
+
+            return run
+
+        taken = []
+        for seconds in rounds(
+            sizes.rounds, {"base64": side("base64", None), "siv": side("aes-siv", cluster.ring.primary)}
+        ):
+            taken.append(
+                {f"{name}_seconds": value for name, value in seconds.items()}
+                | {"ratio": seconds["base64"] / seconds["siv"]}
+            )
+            rates = ", ".join(f"{name} {count / value:,.0f}/s" for name, value in seconds.items())
+            progress(f"{rates}, {taken[-1]['ratio']:.2f}")
+    return {"siv_vs_base64": measured(taken, "ratio", events=count)}
+
+
+def bad_row(cluster, sizes):
+    """A chunk in which Postgres refuses one row, the last that is written, against the same without that row's fault."""
+    count = sizes.chunk
+    data.make_table(cluster, count)
+    with cluster.logins("indexed") as session:
+        session.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'refused')")
+        session.execute(
+            """CREATE UNLOGGED TABLE with_bad AS
+               SELECT n, message_id, sent_at,
+                      CASE WHEN message_id = max(message_id::text) OVER () ::uuid
+                           THEN (body::jsonb || '{"locale": "refused"}')::text ELSE body END AS body
+               FROM raw"""
+        )
+
+        def side(table, expected):
+            def run(_):
+                empty(session)
+                seconds = timed(session, f"INSERT INTO login_inbox SELECT message_id, sent_at, body FROM {table}")
+                check_counts(session, *expected)
+                return seconds
+
+            return run
+
+        sides = {"clean": side("raw", (count, 0, 0)), "bad": side("with_bad", (count - 1, 0, 1))}
+        taken = []
+        # So short that it takes more of them to mean something.
+        for seconds in rounds(3 * sizes.rounds, sides):
+            taken.append(
+                {f"{name}_seconds": value for name, value in seconds.items()}
+                | {"ratio": seconds["bad"] / seconds["clean"]}
+            )
+        result = measured(taken, "ratio", events=count)
+        progress(f"{count:,} events with a bad one: {result['value']:.2f}")
+    return {"one_bad_row": result}
+
+
 def empty(session):
     session.execute("TRUNCATE user_logins, login_rejects")
     # What the last sample left to write is not to be written during the next one.
@@ -152,10 +220,19 @@ def check_all_stored(session, count):
     check_rows(session, count)
 
 
-def check_counts(session, count):
+def check_counts(session, stored, duplicate=0, rejected=0):
     counts = session.execute("SELECT stored, duplicate, rejected FROM inbox_counts()").fetchone()
-    if counts != (count, 0, 0):
-        raise RuntimeError(f"of {count} events the inbox stored, found duplicate and rejected: {counts}")
+    if counts != (stored, duplicate, rejected):
+        raise RuntimeError(f"the inbox stored, found duplicate and rejected {counts}: not {stored, duplicate, rejected}")
+
+
+def check_key(session, key):
+    """Checks that all addresses are masked under a key, or with None, under none."""
+    others = session.execute(
+        "SELECT count(*) FROM user_logins WHERE mask_key(masked_ip) IS DISTINCT FROM %s", [key]
+    ).fetchone()[0]
+    if others:
+        raise RuntimeError(f"{others} rows are not masked under the key {key!r}")
 
 
 def check_same_rows(session, rows):

@@ -16,6 +16,7 @@ import ingest
 import masks
 import memory
 import plot
+import remask
 import report
 import storage
 from figures import FIGURES
@@ -27,10 +28,12 @@ class Sizes(NamedTuple):
     rounds: int  # samples of each side, one for warming up not counted
     indexed: int  # events a sample, into a table with an index
     plain: int  # … without one
+    chunk: int  # events of which one is bad
     small: int  # rows in the small table of the growth …
     large: int  # … and in the large one
     batch: int  # events a sample there
     values: int  # values masked in a query
+    remasked: int  # rows whose masks are moved to another scheme or key
     stream: int  # events of one COPY, for the memory
     scanned: int  # rows of the parallel query
 
@@ -40,10 +43,12 @@ FULL = Sizes(
     rounds=7,
     indexed=300_000,
     plain=600_000,
+    chunk=5_000,
     small=1_000_000,
     large=20_000_000,
     batch=200_000,
     values=3_000_000,
+    remasked=1_000_000,
     stream=2_000_000,
     scanned=5_000_000,
 )
@@ -52,10 +57,12 @@ QUICK = Sizes(
     rounds=2,
     indexed=2_000,
     plain=3_000,
+    chunk=200,
     small=1_300,
     large=26_000,
     batch=500,
     values=20_000,
+    remasked=40_000,  # so that there are two batches
     stream=20_000,
     scanned=20_000,
 )
@@ -66,7 +73,11 @@ MEASUREMENTS = {
     ingest.vs_copy_indexed: ["ingest_vs_copy_indexed"],
     ingest.vs_copy_plain: ["ingest_vs_copy_plain"],
     ingest.vs_sql: ["ingest_vs_sql", "ingest_insert_vs_sql"],
+    ingest.siv_vs_base64: ["siv_vs_base64"],
+    ingest.bad_row: ["one_bad_row"],
     masks.vs_builtin: ["mask_vs_encode", "unmask_vs_decode"],
+    masks.siv_vs_pgcrypto: ["siv_vs_pgcrypto"],
+    remask.vs_update: ["remask_vs_update", "rekey_vs_update"],
     masks.parallel: ["parallel_mask_speedup"],
     memory.backend_memory: ["backend_memory_mb"],
     storage.bytes_per_event: ["wal_bytes_per_event", "heap_bytes_per_event"],

@@ -6,7 +6,7 @@ import data
 from ingest import check_counts, empty
 from sampling import progress
 
-SAMPLES = 3
+SAMPLES = 5
 INTERVAL = 0.05  # seconds
 
 

@@ -22,7 +22,7 @@ TABLES = {
 def draw(results, file):
     figures = results["figures"]
     picture, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 5.5), gridspec_kw={"width_ratios": [3, 2]}, layout="constrained"
+        1, 2, figsize=(12, 6.75), gridspec_kw={"width_ratios": [3, 2]}, layout="constrained"
     )
     ratios(left, {name: figure for name, figure in figures.items() if figure["unit"] == "×"})
     growth(right, {name: figure for name, figure in figures.items() if name in TABLES})
@@ -36,7 +36,7 @@ def draw(results, file):
 def ratios(axes, figures):
     """A row for each ratio: median and spread, on a band that is where its bound lets it be."""
     every = [value for figure in figures.values() for value in (*figure["spread"], bound_of(figure)) if value]
-    low, high = min([0.25, *every]) / 1.25, max([4, *every]) * 1.4
+    low, high = min([0.25, *every]) / 1.4, max([4, *every]) * 1.4
     axes.set(xscale="log", xlim=(low, high), ylim=(len(figures) - 0.5, -0.5))
     for row, figure in enumerate(figures.values()):
         if bound := bound_of(figure):

@@ -16,7 +16,8 @@ def machine(cluster):
             session.execute(
                 """SELECT name, current_setting(name) FROM pg_settings WHERE name IN
                    ('shared_buffers', 'max_wal_size', 'checkpoint_timeout', 'synchronous_commit', 'fsync',
-                    'full_page_writes', 'wal_compression', 'autovacuum', 'jit') ORDER BY name"""
+                    'full_page_writes', 'wal_compression', 'autovacuum', 'jit', 'shared_preload_libraries')
+                   ORDER BY name"""
             ).fetchall()
         )
     return {
@@ -123,6 +124,9 @@ def table(results):
             "",
             "Bytes are those of an event: of the WAL that a batch wrote, of the table as it was filled.",
         ]
+    for name, figure in results["figures"].items():
+        if "plan" in figure:
+            lines += ["", f"The plan of {name}:", "", *(f"    {line}" for line in figure["plan"])]
     return "\n".join(lines) + "\n"
 
 

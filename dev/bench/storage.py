@@ -7,7 +7,7 @@ from figures import measured
 from ingest import check_all_stored, check_counts, empty
 from sampling import progress, timed
 
-SAMPLES = 3
+SAMPLES = 5
 
 
 def bytes_per_event(cluster, sizes):
