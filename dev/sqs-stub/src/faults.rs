@@ -1,0 +1,125 @@
+//! What is made to go wrong, and how often.
+
+use std::sync::{Mutex, PoisonError};
+
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// What goes wrong. Each number is a probability from 0 to 1.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// A call is answered with `RequestThrottled` and not performed.
+    pub throttle: f64,
+    /// A call is answered with HTTP status 500 or 503 and not performed.
+    pub server_error: f64,
+    /// A call is performed, but the connection is closed without an answer.
+    pub lost_answer: f64,
+    /// A call is performed or not, and the answer never comes. The connection stays open for two minutes.
+    pub hang: f64,
+    /// An entry of `DeleteMessageBatch` fails by itself with `InternalError` and is not performed.
+    pub partial_delete: f64,
+    /// The same for `ChangeMessageVisibilityBatch`.
+    pub partial_extend: f64,
+    /// A message handed out stays visible and is handed out once more with another receipt. Both receipts are
+    /// good. Not in FIFO queues, which do not do so.
+    pub duplicate: f64,
+    /// The receipt of a message handed out is bad from the start, and the message becomes visible again
+    /// shortly.
+    pub expire: f64,
+    /// Calls signed with one of these access key ids are answered with `ExpiredToken`.
+    pub expired_keys: Vec<String>,
+    /// The actions, such as `ReceiveMessage`, whose calls `throttle`, `server_error`, `lost_answer` and `hang`
+    /// may hit. All, if empty.
+    pub only: Vec<String>,
+    /// Whether a message that has not been handed out again is deleted by its last receipt even after its
+    /// visibility has ended, as standard queues do.
+    pub late_receipts: bool,
+    /// Starts the random numbers anew from here. Otherwise they go on.
+    pub seed: Option<u64>,
+}
+
+/// A fault that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Fault {
+    Throttle,
+    ServerError,
+    LostAnswer,
+    Hang,
+    PartialDelete,
+    PartialExtend,
+    Duplicate,
+    Expire,
+    ExpiredKey,
+}
+
+impl Fault {
+    pub(crate) const NAMES: [&str; 9] = [
+        "throttle",
+        "server_error",
+        "lost_answer",
+        "hang",
+        "partial_delete",
+        "partial_extend",
+        "duplicate",
+        "expire",
+        "expired_key",
+    ];
+}
+
+impl Faults {
+    /// Whether every probability is one.
+    pub(crate) fn is_sound(&self) -> bool {
+        [
+            self.throttle,
+            self.server_error,
+            self.lost_answer,
+            self.hang,
+            self.partial_delete,
+            self.partial_extend,
+            self.duplicate,
+            self.expire,
+        ]
+        .iter()
+        .all(|p| (0.0..=1.0).contains(p))
+    }
+
+    /// Whether faults of whole calls may hit this action.
+    pub(crate) fn may_hit(&self, action: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == action)
+    }
+
+    /// Whether a call is signed with an expired key.
+    pub(crate) fn is_expired(&self, authorization: &str) -> bool {
+        !self.expired_keys.is_empty()
+            && authorization
+                .split_once("Credential=")
+                .and_then(|(_, rest)| rest.split_once('/'))
+                .is_some_and(|(key, _)| self.expired_keys.iter().any(|expired| expired == key))
+    }
+}
+
+/// Random numbers that are the same in every run with the same seed and the same calls.
+pub(crate) struct Dice {
+    random: Mutex<Rng>,
+}
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: Mutex::new(Rng::with_seed(seed)) }
+    }
+
+    pub(crate) fn restart(&self, seed: u64) {
+        self.with(|random| random.seed(seed));
+    }
+
+    /// True with this probability. What is sure takes no random number.
+    pub(crate) fn falls(&self, probability: f64) -> bool {
+        probability > 0.0 && (probability >= 1.0 || self.with(|random| random.f64() < probability))
+    }
+
+    fn with<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,94 @@
+//! The errors that the server answers with.
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// The shape's name, as `__type` tells it.
+    pub(crate) kind: &'static str,
+    /// The code of the older protocol, which clients show; the code of a failed batch entry, too.
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    fn sender(kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: 400, kind, code, message: message.into() }
+    }
+
+    pub(crate) fn no_queue() -> Self {
+        let message = "The specified queue does not exist.";
+        Self::sender("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
+    }
+
+    pub(crate) fn queue_differs(name: &str) -> Self {
+        let message = format!("A queue already exists with the same name and a different value for {name}");
+        Self::sender("QueueNameExists", "QueueAlreadyExists", message)
+    }
+
+    pub(crate) fn bad_receipt() -> Self {
+        let message = "The input receipt handle is invalid or has expired.";
+        Self::sender("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", message)
+    }
+
+    pub(crate) fn not_in_flight() -> Self {
+        let message = "The message is not in flight.";
+        Self::sender("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", message)
+    }
+
+    pub(crate) fn empty_batch() -> Self {
+        let message = "There should be at least one entry in the request.";
+        Self::sender("EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest", message)
+    }
+
+    pub(crate) fn too_many_entries(entries: usize) -> Self {
+        let message = format!("Maximum number of entries per request are 10. You have sent {entries}.");
+        let code = "AWS.SimpleQueueService.TooManyEntriesInBatchRequest";
+        Self::sender("TooManyEntriesInBatchRequest", code, message)
+    }
+
+    pub(crate) fn same_ids(id: &str) -> Self {
+        let message = format!("Id {id} repeated.");
+        let code = "AWS.SimpleQueueService.BatchEntryIdsNotDistinct";
+        Self::sender("BatchEntryIdsNotDistinct", code, message)
+    }
+
+    pub(crate) fn bad_value(name: &str, value: &str) -> Self {
+        let message = format!("Value {value} for parameter {name} is invalid.");
+        Self::sender("InvalidParameterValue", "InvalidParameterValue", message)
+    }
+
+    pub(crate) fn missing(name: &str) -> Self {
+        let message = format!("The request must contain the parameter {name}.");
+        Self::sender("MissingParameter", "MissingParameter", message)
+    }
+
+    pub(crate) fn unreadable(error: &serde_json::Error) -> Self {
+        Self::sender("SerializationException", "MalformedInput", error.to_string())
+    }
+
+    pub(crate) fn unknown_action() -> Self {
+        let message = "The stub does not know this action.";
+        Self::sender("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
+    }
+
+    pub(crate) fn throttled() -> Self {
+        Self::sender("RequestThrottled", "RequestThrottled", "Request is throttled.")
+    }
+
+    pub(crate) fn expired_token() -> Self {
+        let message = "The security token included in the request is expired";
+        Self { status: 403, ..Self::sender("ExpiredToken", "ExpiredToken", message) }
+    }
+
+    /// One of the two ways in which SQS itself fails.
+    pub(crate) fn server_error(unavailable: bool) -> Self {
+        let (status, kind) = if unavailable { (503, "ServiceUnavailable") } else { (500, "InternalError") };
+        let message = "We encountered an internal error. Please try again.";
+        Self { status, kind, code: kind, message: message.into() }
+    }
+
+    pub(crate) fn is_senders_fault(&self) -> bool {
+        self.status < 500
+    }
+}
