@@ -9,6 +9,25 @@ pub(crate) fn delay(attempt: u32, base: Duration, cap: Duration) -> Duration {
     ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
+/// How often something may fail in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As a service does it: until it works again.
+    Endless,
+    /// As a command does it that somebody waits for.
+    UpTo(u32),
+}
+
+impl Patience {
+    /// Whether this is one failure too many.
+    pub(crate) fn is_over(self, failures: u32) -> bool {
+        match self {
+            Self::Endless => false,
+            Self::UpTo(most) => failures >= most,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,12 +69,14 @@ impl Collector {
     }
 
     fn fill(&mut self) {
-        while !self.is_full()
-            && let Some(message) = self.rest.pop_front()
+        while let Some(message) = self.rest.front()
+            // Messages of one group, which one receive call brings together, go into one transaction: with several
+            // writers the second part could be committed before the first.
+            && (!self.is_full() || message.group.is_some())
         {
             self.due.get_or_insert_with(|| Instant::now() + self.limits.linger);
             self.bytes += message.size();
-            self.batch.push(message);
+            self.batch.extend(self.rest.pop_front());
         }
     }
 
@@ -104,6 +106,7 @@ mod tests {
             id: Uuid::nil(),
             sent_at: None,
             receive_count: 1,
+            group: None,
             body: Some(body.to_owned()),
         };
         std::iter::repeat_with(message).take(count).collect()
@@ -139,6 +142,19 @@ mod tests {
         assert_eq!(sizes(limits, vec![messages(5, "1234")]).await, [3, 2]);
         // A single body over the limit goes alone.
         assert_eq!(sizes(limits, vec![messages(2, &"x".repeat(50))]).await, [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_one_call_brings_of_a_message_group_stays_together() {
+        let grouped = |count| {
+            let mut messages = messages(count, "x");
+            for message in &mut messages {
+                message.group = Some("g".into());
+            }
+            messages
+        };
+        let limits = Limits { size: 4, bytes: 1000, linger: LONG };
+        assert_eq!(sizes(limits, vec![grouped(3), grouped(10), grouped(2)]).await, [13, 2]);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The command line and the environment.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ PostgreSQL, for what --database-url does not say:
   PGHOST (localhost), PGPORT (5432), PGUSER (the operating system's user),
   PGPASSWORD or PGPASSWORD_FILE (a file that holds it and nothing else),
   PGDATABASE (named like the user), PGAPPNAME (pg_mask loader),
-  PGCONNECT_TIMEOUT (10 seconds), PGOPTIONS, PGSSLMODE (prefer)
+  PGCONNECT_TIMEOUT (10 seconds), PGOPTIONS, PGSSLMODE (prefer),
+  PGTARGETSESSIONATTRS (read-write): of several hosts, the one that takes writes
   Connections are plain as yet: of the sslmodes disable, allow and prefer work.
 
 AWS, by its standard chain:
@@ -59,36 +61,54 @@ Exit codes:
 #[derive(Parser)]
 #[command(name = "loader", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Config {
-    /// URL of the queue. Without it the queue is found by its name
+    /// URL of the queue, or of several of one service, separated by commas. Without it queues are found by their
+    /// names
     #[arg(
         long,
         env = "LOADER_QUEUE_URL",
         value_name = "URL",
+        value_delimiter = ',',
         help_heading = "Queue",
         conflicts_with = "queue"
     )]
-    pub(crate) queue_url: Option<String>,
+    pub(crate) queue_url: Vec<String>,
 
-    /// Name of the queue
+    /// Name of the queue, or of several, separated by commas. All go into the same inbox
     #[arg(
         long,
         env = "LOADER_QUEUE",
         value_name = "NAME",
+        value_delimiter = ',',
         default_value = "login-queue",
         help_heading = "Queue"
     )]
-    pub(crate) queue: String,
+    pub(crate) queue: Vec<String>,
 
     /// URL of the SQS service, where it is not AWS's own (`AWS_ENDPOINT_URL_SQS` counts too)
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL", help_heading = "Queue")]
     pub(crate) endpoint_url: Option<String>,
 
-    /// How many receive calls go on at the same time. One gets 500 to 1,000 messages a second from AWS
+    /// At most so many receive calls of a queue go on at the same time: their number grows while they come back full.
+    /// One gets 500 to 1,000 messages a second from AWS
     #[arg(
-        long, env = "LOADER_POLLERS", value_name = "N", default_value_t = 4,
+        long, env = "LOADER_POLLERS", value_name = "N", default_value_t = 32,
         value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Queue"
     )]
     pub(crate) pollers: u16,
+
+    /// At least so many go on, while calls come back empty
+    #[arg(
+        long, env = "LOADER_MIN_POLLERS", value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Queue"
+    )]
+    pub(crate) min_pollers: u16,
+
+    /// At most so many messages, of all queues, are received and not yet deleted
+    #[arg(
+        long, env = "LOADER_MAX_IN_FLIGHT", value_name = "MESSAGES", default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(10..=120_000), help_heading = "Queue"
+    )]
+    pub(crate) max_in_flight: u32,
 
     /// Long poll: how many seconds a receive call waits for messages, 0 to 20. With --drain or --dry-run at
     /// most 1
@@ -98,8 +118,9 @@ pub(crate) struct Config {
     )]
     pub(crate) wait: u16,
 
-    /// For how many seconds SQS hides a received message from others, 1 to 43200. Must exceed --wait by more
-    /// than 5 and should exceed by far the time in which a batch is stored
+    /// For how many seconds SQS hides a received message from others, 1 to 43200. It is hidden anew, as often as need
+    /// be, until its delete is confirmed. Must exceed --wait by more than 5: a loader that dies holds its messages back
+    /// for so long, and one that is cut off from SQS for longer has them delivered twice, and stored once
     #[arg(
         long, env = "LOADER_VISIBILITY", value_name = "SECONDS", default_value_t = 120,
         value_parser = clap::value_parser!(u16).range(1..=43_200), help_heading = "Queue"
@@ -121,9 +142,24 @@ pub(crate) struct Config {
     )]
     pub(crate) inbox: String,
 
+    /// Store with so many connections at a time; each is made when it is needed. More than one pays where a COMMIT
+    /// takes long
+    #[arg(
+        long, env = "LOADER_WRITERS", value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Database"
+    )]
+    pub(crate) writers: u16,
+
+    /// A batch that is not stored within so many seconds counts as failed, and its connection as lost
+    #[arg(
+        long, env = "LOADER_STORE_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u16).range(1..=3600), help_heading = "Database"
+    )]
+    pub(crate) store_timeout: u16,
+
     /// Close a batch (one transaction) at this many messages ...
     #[arg(
-        long, env = "LOADER_BATCH_SIZE", value_name = "MESSAGES", default_value_t = 5000,
+        long, env = "LOADER_BATCH_SIZE", value_name = "MESSAGES", default_value_t = 2000,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Batch"
     )]
     pub(crate) batch_size: u32,
@@ -151,6 +187,11 @@ pub(crate) struct Config {
     /// report. Counts as one receive of each, towards a dead-letter queue
     #[arg(long, env = "LOADER_DRY_RUN", value_parser = FalseyValueParser::new(), help_heading = "Run")]
     pub(crate) dry_run: bool,
+
+    /// Receive and delete, and store nothing: all that is received is lost
+    #[cfg(feature = "null-consumer")]
+    #[arg(long, env = "LOADER_NULL_CONSUMER", value_parser = FalseyValueParser::new(), hide = true)]
+    pub(crate) null_consumer: bool,
 
     /// After SIGTERM, how many seconds to spend on committing and deleting what is in hand
     #[arg(
@@ -225,12 +266,22 @@ impl Config {
     /// What clap cannot check: values that do not go together. A variable that is set but empty counts as not
     /// set, since container files often pass those on.
     fn validate(&mut self) -> Result<(), Error> {
-        for value in [&mut self.queue_url, &mut self.endpoint_url, &mut self.database_url] {
+        for value in [&mut self.endpoint_url, &mut self.database_url] {
             if value.as_ref().is_some_and(String::is_empty) {
                 *value = None;
             }
         }
-        if let Some(url) = &self.queue_url {
+        for names in [&mut self.queue_url, &mut self.queue] {
+            names.retain(|name| !name.is_empty());
+            let mut seen = HashSet::new();
+            if !names.iter().all(|name| seen.insert(name)) {
+                return Err(Error::Config("a queue is named twice: name each once".into()));
+            }
+        }
+        if self.queue_url.is_empty() && self.queue.is_empty() {
+            return Err(Error::Config("no queue is named: set --queue or --queue-url".into()));
+        }
+        for url in &self.queue_url {
             check_url("--queue-url", url)?;
         }
         if let Some(url) = &self.endpoint_url {
@@ -267,6 +318,11 @@ impl Config {
     /// For how long SQS hides what it hands out.
     pub(crate) fn visibility(&self) -> Duration {
         Duration::from_secs(self.visibility.into())
+    }
+
+    /// How long a batch may take to be stored.
+    pub(crate) fn store_timeout(&self) -> Duration {
+        Duration::from_secs(self.store_timeout.into())
     }
 
     /// How long a batch waits for more messages.

@@ -24,11 +24,13 @@ fn the_command_is_well_formed() {
 #[test]
 fn defaults_are_as_documented() {
     let config = parse(&[]).unwrap();
-    assert_eq!((config.queue_url.as_deref(), config.queue.as_str()), (None, "login-queue"));
+    assert!(config.queue_url.is_empty());
+    assert_eq!(config.queue, ["login-queue"]);
     assert!(config.endpoint_url.is_none() && config.database_url.is_none());
     assert_eq!(config.inbox, "login_inbox");
-    assert_eq!((config.pollers, config.wait(), config.visibility), (4, 5, 120));
-    assert_eq!((config.batch_size, config.batch_bytes, config.linger), (5000, 8 << 20, 500));
+    assert_eq!((config.min_pollers, config.pollers, config.wait(), config.visibility), (1, 32, 5, 120));
+    assert_eq!((config.batch_size, config.batch_bytes, config.linger), (2000, 8 << 20, 500));
+    assert_eq!((config.writers, config.store_timeout, config.max_in_flight), (1, 60, 10_000));
     assert_eq!((config.drain, config.dry_run, config.grace), (false, false, 25));
     assert_eq!((config.log_format, config.log_level), (LogFormat::Auto, LogLevel::Info));
 }
@@ -70,6 +72,14 @@ fn visibility_must_exceed_the_time_of_a_receive_call() {
 }
 
 #[test]
+fn several_queues_are_separated_by_commas() {
+    assert_eq!(parse(&["--queue", "a,b"]).unwrap().queue, ["a", "b"]);
+    let urls = ["https://sqs/1/a", "https://sqs/1/b"];
+    assert_eq!(parse(&["--queue-url", &urls.join(",")]).unwrap().queue_url, urls);
+    assert!(refusal(&["--queue", "a,b,a"]).contains("named twice"));
+}
+
+#[test]
 fn drain_and_dry_run_exclude_each_other() {
     assert!(refusal(&["--drain", "--dry-run"]).contains("exclude each other"));
 }
@@ -77,7 +87,7 @@ fn drain_and_dry_run_exclude_each_other() {
 #[test]
 fn empty_values_count_as_not_set() {
     let config = parse(&["--queue-url", "", "--endpoint-url", "", "--database-url", ""]).unwrap();
-    assert!(config.queue_url.is_none() && config.endpoint_url.is_none() && config.database_url.is_none());
+    assert!(config.queue_url.is_empty() && config.endpoint_url.is_none() && config.database_url.is_none());
 }
 
 #[test]

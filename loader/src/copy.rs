@@ -79,7 +79,14 @@ mod tests {
 
     fn message(sent_at: Option<i64>, body: Option<&str>) -> Message {
         let id = message_uuid("00010203-0405-0607-0809-0a0b0c0d0e0f");
-        Message { lease: LeaseId::NONE, id, sent_at, receive_count: 1, body: body.map(str::to_owned) }
+        Message {
+            lease: LeaseId::NONE,
+            id,
+            sent_at,
+            receive_count: 1,
+            group: None,
+            body: body.map(str::to_owned),
+        }
     }
 
     #[test]

@@ -8,8 +8,9 @@ use tracing::warn;
 
 use crate::error::Error;
 use crate::ledger::Ledger;
-use crate::queue::Queue;
+use crate::queue::{Depth, Queues};
 use crate::shutdown::Shutdown;
+use crate::stats::Stats;
 
 /// SQS's numbers are approximate, so they must say it twice, this far apart.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -38,44 +39,53 @@ impl Emptiness {
     }
 }
 
-/// Stops the run when the queue is empty: as many receive calls as there are pollers brought nothing,
-/// everything in hand is committed and deleted, and SQS counts no message visible, hidden or delayed, twice.
-/// Messages that another consumer hides are waited for: they may come back.
-pub(crate) async fn run(
-    queue: Queue,
-    ledger: Arc<Ledger>,
-    emptiness: Arc<Emptiness>,
-    pollers: u64,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
-    let mut empty_checks = 0;
-    let mut failures = 0;
-    while empty_checks < 2 {
-        if !shutdown.sleep(CHECK_EVERY).await {
-            return Ok(());
-        }
-        let quiet = || emptiness.reached(pollers) && ledger.is_empty();
-        if !quiet() {
-            empty_checks = 0;
-            continue;
-        }
-        match queue.depth().await {
-            Ok(depth) => {
-                failures = 0;
-                empty_checks = if depth.total() == 0 && quiet() { empty_checks + 1 } else { 0 };
+/// Watches a run that ends when its queues are empty.
+pub(crate) struct Drain {
+    pub(crate) queues: Queues,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) emptiness: Arc<Emptiness>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Drain {
+    /// Stops the run when the queues are empty: as many receive calls as there are pollers brought nothing,
+    /// everything in hand is committed and deleted, and SQS counts no message visible, hidden or delayed, twice.
+    /// Messages that another consumer hides are waited for: they may come back.
+    pub(crate) async fn run(self) -> Result<(), Error> {
+        let mut empty_checks = 0;
+        let mut failures = 0;
+        while empty_checks < 2 {
+            if !self.shutdown.sleep(CHECK_EVERY).await {
+                return Ok(());
             }
-            Err(failure) => {
-                failures += 1;
+            if !self.is_quiet() {
                 empty_checks = 0;
-                if failure.is_final() || failures == FAILURES {
-                    return Err(failure.into());
+                continue;
+            }
+            match Depth::of(&self.queues).await {
+                Ok(depth) => {
+                    failures = 0;
+                    empty_checks = if depth.total() == 0 && self.is_quiet() { empty_checks + 1 } else { 0 };
                 }
-                warn!("{failure}; trying again");
+                Err(failure) => {
+                    failures += 1;
+                    empty_checks = 0;
+                    if failure.is_final() || failures == FAILURES {
+                        return Err(failure.into());
+                    }
+                    warn!("{failure}; trying again");
+                }
             }
         }
+        self.shutdown.stop();
+        Ok(())
     }
-    shutdown.stop();
-    Ok(())
+
+    fn is_quiet(&self) -> bool {
+        let pollers = u64::try_from(self.stats.pollers.load(Relaxed)).unwrap_or(u64::MAX);
+        self.emptiness.reached(pollers) && self.ledger.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::message::Message;
 use crate::pipeline::{limits, release_all};
-use crate::queue::Queue;
+use crate::queue::{CALL_SIZE, Queues};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Verdict};
 use crate::stats::Counts;
@@ -38,16 +38,17 @@ impl fmt::Display for Report {
 /// Receives one batch at most, puts it into the inbox, rolls back, and makes the messages visible again.
 pub(crate) async fn run(
     config: &Config,
-    queue: &Queue,
+    queues: &Queues,
     sink: Sink,
     shutdown: &Shutdown,
 ) -> Result<Report, Error> {
-    let ledger = Ledger::default();
+    // For the whole batch, as nothing of it is settled before the end, and what the last calls bring beyond it.
+    let ledger = Ledger::new(limits(config).size + CALL_SIZE * queues.len(), limits(config).bytes);
     let report = tokio::select! {
-        report = attempt(config, queue, sink, shutdown, &ledger) => report,
+        report = attempt(config, queues, sink, shutdown, &ledger) => report,
         () = shutdown.abandoning() => Err(Error::Queue("the dry run was interrupted; nothing was stored".into())),
     };
-    if release_all(queue, &ledger).await || report.is_err() {
+    if release_all(queues, &ledger).await || report.is_err() {
         report
     } else {
         Err(Error::Queue(format!(
@@ -60,12 +61,12 @@ pub(crate) async fn run(
 
 async fn attempt(
     config: &Config,
-    queue: &Queue,
+    queues: &Queues,
     mut sink: Sink,
     shutdown: &Shutdown,
     ledger: &Ledger,
 ) -> Result<Report, Error> {
-    let batch = receive(config, queue, shutdown, ledger).await?;
+    let batch = receive(config, queues, shutdown, ledger).await?;
     info!(messages = batch.len(), "received; trying them in the database");
     let counts =
         if batch.is_empty() { Counts::default() } else { sink.store(&batch, Verdict::RollBack).await? };
@@ -75,7 +76,7 @@ async fn attempt(
 
 async fn receive(
     config: &Config,
-    queue: &Queue,
+    queues: &Queues,
     shutdown: &Shutdown,
     ledger: &Ledger,
 ) -> Result<Vec<Message>, Error> {
@@ -86,10 +87,14 @@ async fn receive(
         && empty < EMPTY_RECEIVES
         && !shutdown.is_stopping()
     {
-        let messages = queue.receive(ledger).await?;
-        empty = if messages.is_empty() { empty + 1 } else { 0 };
-        bytes += messages.iter().map(Message::size).sum::<usize>();
-        batch.extend(messages);
+        let mut brought = 0;
+        for queue in queues.iter() {
+            let messages = queue.receive(ledger.reserve().await).await?;
+            brought += messages.len();
+            bytes += messages.iter().map(Message::size).sum::<usize>();
+            batch.extend(messages);
+        }
+        empty = if brought == 0 { empty + 1 } else { 0 };
     }
     Ok(batch)
 }

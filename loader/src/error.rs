@@ -1,5 +1,7 @@
 //! What can end a run, and the exit code of each.
 
+use tokio::task::JoinError;
+
 /// Why the loader could not do its work.
 ///
 /// The texts say what to do about it. They are built from codes, names and counts; no variant may carry an
@@ -45,6 +47,14 @@ impl Error {
             Self::Count { .. } => 5,
         }
     }
+}
+
+/// How a task ended. Where it panicked is in the log already.
+pub(crate) fn ended(joined: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
+    joined.unwrap_or_else(|error| {
+        let what = if error.is_panic() { "a task panicked" } else { "a task was cancelled" };
+        Err(Error::Internal(what.into()))
+    })
 }
 
 fn tell(accounted: Option<i128>) -> String {

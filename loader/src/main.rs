@@ -7,11 +7,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `config`, `postgres_config` | command line and environment |
-//! | `pipeline` | the tasks and how they end: `poller`, `collector`, `writer`, `deleter`, `drain` |
+//! | `pipeline` | the tasks and how they end: `pollers`, `collector`, `writer`, `deleter`, `keeper`, `drain` |
 //! | `queue` | SQS |
 //! | `sink`, `copy` | `PostgreSQL`: connection, checks, one transaction a batch |
-//! | `ledger` | the receipts of what is in hand |
+//! | `lease`, `ledger` | the rules of when a message may be deleted; the receipts of what is in hand |
 //! | `dry_run` | one batch, rolled back |
+//! | `null_consumer` | what the loader is measured against, in builds for that |
 //! | `shutdown` | signals |
 //! | `stats`, `progress`, `log` | what the user sees |
 //! | `error` | exit codes |
@@ -26,11 +27,15 @@ mod deleter;
 mod drain;
 mod dry_run;
 mod error;
+mod keeper;
+mod lease;
 mod ledger;
 mod log;
 mod message;
+#[cfg(feature = "null-consumer")]
+mod null_consumer;
 mod pipeline;
-mod poller;
+mod pollers;
 mod postgres_config;
 mod progress;
 mod queue;
@@ -45,14 +50,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::queue::{Depth, Queue};
+use crate::queue::{Depth, Queue, Queues};
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::stats::Stats;
+use crate::writer::Database;
 
 fn main() -> ExitCode {
     let config = match Config::load() {
@@ -81,54 +87,74 @@ fn main() -> ExitCode {
 async fn run(config: &Config, bar: &ProgressBar) -> Result<(), Error> {
     let shutdown =
         Shutdown::listen(config.grace()).map_err(|e| Error::Internal(format!("no signal handlers: {e}")))?;
-    let (queue, depth, sink) = tokio::select! {
+    #[cfg(feature = "null-consumer")]
+    if config.null_consumer {
+        print(&null_consumer::run(config, &shutdown).await?);
+        return Ok(());
+    }
+    let (queues, depth, database, sink) = tokio::select! {
         opened = open(config) => opened?,
         () = shutdown.stopping() => return Ok(()),
     };
     if config.dry_run {
-        print(&dry_run::run(config, &queue, sink, &shutdown).await?);
+        print(&dry_run::run(config, &queues, sink, &shutdown).await?);
         return Ok(());
     }
     let stats = Arc::new(Stats::default());
-    let progress = show_progress(config, bar, &queue, depth, &stats);
-    let result = pipeline::run(config, queue, sink, Arc::clone(&stats), shutdown).await;
+    let progress = show_progress(config, bar, &queues, depth, &stats);
+    let result = pipeline::run(config, queues, database, sink, Arc::clone(&stats), shutdown).await;
     progress.abort();
     bar.finish_and_clear();
+    progress::log_all(&stats);
     print(&stats.summary());
     result
 }
 
 /// The database first: it answers at once, and a queue is only worth asking when there is somewhere to put
 /// events.
-async fn open(config: &Config) -> Result<(Queue, Depth, Sink), Error> {
-    let database = postgres_config::resolve(config.database_url.as_deref(), |name| std::env::var(name).ok())?;
-    let sink = Sink::open(&database, &config.inbox).await?;
-    let (queue, depth) = Queue::open(config).await?;
+async fn open(config: &Config) -> Result<(Queues, Depth, Database, Sink), Error> {
+    let database = Database {
+        config: postgres_config::resolve(config.database_url.as_deref(), |name| std::env::var(name).ok())?,
+        inbox: config.inbox.clone(),
+        limit: config.store_timeout(),
+    };
+    // Here nothing is tried again: what is wrong from the start is most often wrong for good, and whoever starts the
+    // loader shall see it.
+    let sink = database.open().await?;
+    let (queues, depth) = Queue::open_all(config).await?;
+    if config.visibility() < config.store_timeout() {
+        warn!(
+            "--visibility {} is shorter than --store-timeout {}: a batch that takes its time lives by extensions of its \
+             leases alone",
+            config.visibility, config.store_timeout
+        );
+    }
     info!(
-        database = postgres_config::servers(&database),
+        database = postgres_config::servers(&database.config),
         inbox = config.inbox,
-        queue = config.queue_url.as_deref().unwrap_or(&config.queue),
+        queues = queues.iter().map(|queue| &*queue.name).collect::<Vec<_>>().join(" "),
         messages = depth.total(),
         pollers = config.pollers,
+        writers = config.writers,
         "ready"
     );
-    Ok((queue, depth, sink))
+    Ok((queues, depth, database, sink))
 }
 
 fn show_progress(
     config: &Config,
     bar: &ProgressBar,
-    queue: &Queue,
+    queues: &Queues,
     depth: Depth,
     stats: &Arc<Stats>,
 ) -> tokio::task::JoinHandle<()> {
-    let (queue, stats) = (queue.clone(), Arc::clone(stats));
+    let (queues, stats) = (Arc::clone(queues), Arc::clone(stats));
     if !config.drain {
-        tokio::spawn(progress::log_every_minute(stats))
+        tokio::spawn(progress::log_every_minute(queues, stats))
     } else if log::wants_bar(config.log_format) {
-        tokio::spawn(progress::draw_drain(bar.clone(), queue, stats, depth))
+        tokio::spawn(progress::draw_drain(bar.clone(), queues, stats, depth))
     } else {
-        tokio::spawn(progress::log_drain(queue, stats, depth))
+        tokio::spawn(progress::log_drain(queues, stats, depth))
     }
 }
 

@@ -1,5 +1,8 @@
 //! An event on its way from SQS to the inbox.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use uuid::{Uuid, uuid};
 
 use crate::ledger::LeaseId;
@@ -24,11 +27,18 @@ pub(crate) struct Message {
     pub(crate) sent_at: Option<i64>,
     /// How often the message was handed out, this time included. SQS calls it approximate.
     pub(crate) receive_count: u32,
+    /// The message group, where the queue is a FIFO queue: of these, order is kept.
+    pub(crate) group: Option<Arc<str>>,
     /// The event, unread. `None` becomes NULL, which the database rejects.
     pub(crate) body: Option<String>,
 }
 
 impl Message {
+    /// Whether it belongs to one of these message groups.
+    pub(crate) fn is_of(&self, groups: &HashSet<Arc<str>>) -> bool {
+        self.group.as_ref().is_some_and(|group| groups.contains(group))
+    }
+
     /// Bytes that the body takes.
     pub(crate) fn size(&self) -> usize {
         self.body.as_ref().map_or(0, String::len)

@@ -1,108 +1,166 @@
 //! The pipeline, and how it ends.
 //!
 //! ```text
-//! pollers ──► collector ──► writer ──► deleter
-//!   SQS        batches     PostgreSQL    SQS
+//! pollers ──► collector ──► writers ──► deleter
+//!   SQS        batches     PostgreSQL     SQS
+//!    └───────────── keeper ───────────────┘
 //! ```
 //!
-//! Every arrow is a channel that holds little, so that a slow database holds the receive calls back and
-//! memory does not depend on the backlog. A task ends when the one before it has ended and its channel is
+//! Every arrow is a channel that holds little, and the ledger bounds what is received and not yet deleted: a slow
+//! database, or slow deletes, hold the receive calls back, and memory does not depend on the backlog. The keeper
+//! extends the leases of whatever is in between. A task ends when the one before it has ended and its channel is
 //! empty; that is how a run stops without leaving anything behind.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::backoff::Patience;
 use crate::collector::{self, Limits};
 use crate::config::Config;
 use crate::deleter::Deleter;
-use crate::drain::{self, Emptiness};
-use crate::error::Error;
+use crate::drain::{Drain, Emptiness};
+use crate::error::{Error, ended};
+use crate::keeper::{Keeper, by_queue};
 use crate::ledger::Ledger;
-use crate::poller::Poller;
-use crate::queue::Queue;
+use crate::pollers::Pollers;
+use crate::queue::Queues;
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::stats::Stats;
-use crate::writer;
+use crate::writer::{Database, Shared, Writer};
 
 /// How long receive calls may still take when all else is given up. Where messages wait, they return at once,
 /// and these would stay hidden if nobody took the answer.
 const LAST_RECEIVES: Duration = Duration::from_secs(2);
 /// How long making messages visible again may take at the end.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
-/// Deletes go on at least so many at a time.
-const LEAST_DELETE_CALLS: usize = 4;
+/// Deletes go on at least so many at a time. Where there are many pollers it is twice their number, so that deletes are
+/// never what falls behind.
+const LEAST_DELETE_CALLS: usize = 16;
+/// A run that somebody waits for gives up after so many failures in a row, each with the SDK's own retries in it:
+/// something is wrong that waiting does not mend.
+const DRAIN_PATIENCE: Patience = Patience::UpTo(8);
 
 /// Runs until stopped, drained or failed. Whichever it is, nothing received stays hidden: what is not deleted
 /// is made visible again.
 pub(crate) async fn run(
     config: &Config,
-    queue: Queue,
+    queues: Queues,
+    database: Database,
     sink: Sink,
     stats: Arc<Stats>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let ledger = Arc::new(Ledger::default());
-    let tasks = start(config, &queue, sink, &ledger, &stats, &shutdown);
-    let result = tasks.supervise(&shutdown).await;
-    release_all(&queue, &ledger).await;
+    let ledger = Arc::new(ledger(config));
+    let keeper = Keeper {
+        queues: Arc::clone(&queues),
+        ledger: Arc::clone(&ledger),
+        stats: Arc::clone(&stats),
+        visibility: config.visibility(),
+    };
+    let run = Run { config, queues: &queues, ledger: &ledger, stats: &stats, shutdown: &shutdown };
+    let tasks = run.start(database, sink);
+    let result = tokio::select! {
+        result = tasks.supervise(&shutdown) => result,
+        never = keeper.run() => match never {},
+    };
+    release_all(&queues, &ledger).await;
     result
 }
 
 /// The limits of a batch.
 pub(crate) fn limits(config: &Config) -> Limits {
-    let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Limits { size: size(config.batch_size), bytes: size(config.batch_bytes), linger: config.linger() }
 }
 
-fn start(
-    config: &Config,
-    queue: &Queue,
-    sink: Sink,
-    ledger: &Arc<Ledger>,
-    stats: &Arc<Stats>,
-    shutdown: &Shutdown,
-) -> Tasks {
-    let pollers = usize::from(config.pollers);
-    let (received, to_collect) = mpsc::channel(pollers);
-    let (batches, to_store) = mpsc::channel(1);
-    let (committed, to_delete) = mpsc::channel(1);
-    let emptiness = Arc::new(Emptiness::default());
-    let mut tasks = Tasks::default();
-    for _ in 0..pollers {
-        let poller = Poller {
-            queue: queue.clone(),
-            ledger: Arc::clone(ledger),
-            stats: Arc::clone(stats),
-            emptiness: Arc::clone(&emptiness),
-            shutdown: shutdown.clone(),
-            received: received.clone(),
+/// A ledger for as much as may be in hand: batches that are stored, one that waits and one that is gathered.
+pub(crate) fn ledger(config: &Config) -> Ledger {
+    let batches = usize::from(config.writers) + 2;
+    Ledger::new(size(config.max_in_flight), batches.saturating_mul(size(config.batch_bytes)))
+}
+
+fn size(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// What the tasks of a run are made of.
+struct Run<'r> {
+    config: &'r Config,
+    queues: &'r Queues,
+    ledger: &'r Arc<Ledger>,
+    stats: &'r Arc<Stats>,
+    shutdown: &'r Shutdown,
+}
+
+impl Run<'_> {
+    fn start(&self, database: Database, sink: Sink) -> Tasks {
+        let config = self.config;
+        let pollers = usize::from(config.pollers);
+        let patience = if config.drain { DRAIN_PATIENCE } else { Patience::Endless };
+        let (received, to_collect) = mpsc::channel(1);
+        let (batches, to_store) = mpsc::channel(1);
+        let (committed, to_delete) = mpsc::channel(1);
+        let emptiness = Arc::new(Emptiness::default());
+        let mut tasks = Tasks::default();
+        for queue in self.queues.iter() {
+            let pollers = Pollers {
+                queue: queue.clone(),
+                ledger: Arc::clone(self.ledger),
+                stats: Arc::clone(self.stats),
+                emptiness: Arc::clone(&emptiness),
+                shutdown: self.shutdown.clone(),
+                patience,
+                received: received.clone(),
+                least: usize::from(config.min_pollers.min(config.pollers)),
+                most: pollers,
+            };
+            tasks.pollers.spawn(pollers.run());
+        }
+        let limits = limits(config);
+        tasks.others.spawn(async move {
+            collector::run(limits, to_collect, batches).await;
+            Ok(())
+        });
+        let shared = Arc::new(Shared {
+            database,
+            ledger: Arc::clone(self.ledger),
+            stats: Arc::clone(self.stats),
+            patience,
+            batches: Mutex::new(to_store),
+            refused: std::sync::Mutex::default(),
+        });
+        let mut sink = Some(sink);
+        for _ in 0..config.writers {
+            let writer =
+                Writer { shared: Arc::clone(&shared), sink: sink.take(), committed: committed.clone() };
+            tasks.others.spawn(writer.run());
+        }
+        let deleter = Deleter {
+            queues: Arc::clone(self.queues),
+            ledger: Arc::clone(self.ledger),
+            stats: Arc::clone(self.stats),
+            patience,
+            calls: Semaphore::new((2 * pollers * self.queues.len()).max(LEAST_DELETE_CALLS)),
+            complained: std::sync::Mutex::default(),
         };
-        tasks.pollers.spawn(poller.run());
+        tasks.others.spawn(deleter.run(to_delete));
+        if config.drain {
+            let drain = Drain {
+                queues: Arc::clone(self.queues),
+                ledger: Arc::clone(self.ledger),
+                stats: Arc::clone(self.stats),
+                emptiness,
+                shutdown: self.shutdown.clone(),
+            };
+            tasks.others.spawn(drain.run());
+        }
+        tasks
     }
-    let limits = limits(config);
-    tasks.others.spawn(async move {
-        collector::run(limits, to_collect, batches).await;
-        Ok(())
-    });
-    tasks.others.spawn(writer::run(sink, Arc::clone(stats), to_store, committed));
-    let deleter = Deleter {
-        queue: queue.clone(),
-        ledger: Arc::clone(ledger),
-        stats: Arc::clone(stats),
-        calls: pollers.max(LEAST_DELETE_CALLS),
-    };
-    tasks.others.spawn(deleter.run(to_delete));
-    if config.drain {
-        let calls = u64::from(config.pollers);
-        tasks.others.spawn(drain::run(queue.clone(), Arc::clone(ledger), emptiness, calls, shutdown.clone()));
-    }
-    tasks
 }
 
 /// The tasks of a run.
@@ -118,9 +176,9 @@ impl Tasks {
     async fn supervise(mut self, shutdown: &Shutdown) -> Result<(), Error> {
         let mut result = Ok(());
         while !(self.pollers.is_empty() && self.others.is_empty()) {
-            let ended = tokio::select! {
-                Some(ended) = self.pollers.join_next() => ended,
-                Some(ended) = self.others.join_next() => ended,
+            let joined = tokio::select! {
+                Some(joined) = self.pollers.join_next() => joined,
+                Some(joined) = self.others.join_next() => joined,
                 () = shutdown.abandoning() => {
                     self.others.shutdown().await;
                     let pollers = &mut self.pollers;
@@ -129,7 +187,7 @@ impl Tasks {
                     break;
                 }
             };
-            if let Err(error) = ended.unwrap_or_else(|e| Err(panicked(&e))) {
+            if let Err(error) = ended(joined) {
                 shutdown.stop();
                 result = result.and(Err(error));
             }
@@ -139,31 +197,35 @@ impl Tasks {
 }
 
 /// Makes visible again what was received and not deleted.
-pub(crate) async fn release_all(queue: &Queue, ledger: &Ledger) -> bool {
+pub(crate) async fn release_all(queues: &Queues, ledger: &Ledger) -> bool {
     let leases = ledger.take_all();
     if leases.is_empty() {
         return true;
     }
-    let (released, reason) = match timeout(RELEASE_TIME, queue.release(&leases)).await {
-        Ok((released, failure)) => {
-            (released, failure.map_or_else(String::new, |failure| failure.to_string()))
+    let messages = leases.len();
+    let mut reason = String::new();
+    let release = async {
+        let mut released = 0;
+        for (queue, leases) in queues.iter().zip(by_queue(queues.len(), leases)) {
+            let (count, why) = queue.release(&leases).await;
+            released += count;
+            reason = why.unwrap_or(std::mem::take(&mut reason));
         }
-        Err(_) => (0, format!("it took more than {} s", RELEASE_TIME.as_secs())),
+        released
     };
-    if released == leases.len() {
-        info!(messages = released, "made visible again");
+    let released = timeout(RELEASE_TIME, release).await;
+    if released == Ok(messages) {
+        info!(messages, "made visible again");
         return true;
     }
+    if released.is_err() {
+        reason = format!("it took more than {} s", RELEASE_TIME.as_secs());
+    }
     warn!(
-        messages = leases.len(),
+        messages,
         reason,
         "not all messages in hand could be made visible again; the rest is deleted already, or comes back \
          when its visibility ends"
     );
     false
-}
-
-/// Where it panicked is in the log already.
-fn panicked(error: &JoinError) -> Error {
-    Error::Internal(if error.is_panic() { "a task panicked" } else { "a task was cancelled" }.into())
 }

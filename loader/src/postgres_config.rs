@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
-use tokio_postgres::config::{Config, Host, SslMode};
+use tokio_postgres::config::{Config, Host, SslMode, TargetSessionAttrs};
 
 use crate::error::Error;
 
@@ -14,6 +14,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sent data may go unacknowledged before the connection counts as dead: a host that has vanished
 /// would otherwise hold a batch for a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+
+/// How long a connection may be silent before it is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Options that libpq has in its URLs and tokio-postgres does not. Only these are ever named in an error:
 /// what stands in the place of an option's name may be a piece of a password that was not quoted.
@@ -81,6 +84,14 @@ pub(crate) fn resolve(url: Option<&str>, env: impl Fn(&str) -> Option<String>) -
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(connect_timeout(env("PGCONNECT_TIMEOUT"))?);
     }
+    if !url.is_some_and(|url| url.contains("target_session_attrs=")) {
+        config.target_session_attrs(session_attrs(env("PGTARGETSESSIONATTRS").as_deref())?);
+    }
+    if !url.is_some_and(|url| url.contains("keepalives")) {
+        // A connection that says nothing for so long is asked whether it is there: libpq leaves that to the system's two
+        // hours.
+        config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
+    }
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(UNACKNOWLEDGED);
     }
@@ -123,6 +134,13 @@ fn password_in(file: &str) -> Result<String, Error> {
 }
 
 fn parse(url: &str, default_port: Option<&str>) -> Result<Config, Error> {
+    // libpq knows it by this name, too.
+    if url.contains("target_session_attrs=primary") {
+        return parse(
+            &url.replace("target_session_attrs=primary", "target_session_attrs=read-write"),
+            default_port,
+        );
+    }
     for (mode, known) in [("verify-ca", false), ("verify-full", false), ("allow", true)] {
         let option = format!("sslmode={mode}");
         if url.contains(&option) && url.parse::<Config>().is_err() {
@@ -180,6 +198,17 @@ fn connect_timeout(seconds: Option<String>) -> Result<Duration, Error> {
         Ok(0) => Ok(CONNECT_TIMEOUT),
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => Err(Error::Config("PGCONNECT_TIMEOUT is no number of seconds".into())),
+    }
+}
+
+/// Of several hosts the one that takes writes, unless told otherwise: there is nothing to do on another.
+fn session_attrs(name: Option<&str>) -> Result<TargetSessionAttrs, Error> {
+    match name {
+        None | Some("read-write" | "primary") => Ok(TargetSessionAttrs::ReadWrite),
+        Some("any") => Ok(TargetSessionAttrs::Any),
+        Some(_) => Err(Error::Config(
+            "PGTARGETSESSIONATTRS is none of read-write, primary, any: the loader writes".into(),
+        )),
     }
 }
 

@@ -16,6 +16,22 @@ fn without_anything_it_is_localhost() {
 }
 
 #[test]
+fn of_several_hosts_the_one_that_takes_writes_is_chosen() {
+    for (url, env) in [
+        (None, None),
+        (Some("postgres://h1,h2/d"), None),
+        (Some("postgres://h1,h2/d?target_session_attrs=primary"), Some("any")),
+        (None, Some("primary")),
+    ] {
+        let env: Vec<_> = env.map(|value| ("PGTARGETSESSIONATTRS", value)).into_iter().collect();
+        assert_eq!(with(url, &env).unwrap().get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+    }
+    let any = with(None, &[("PGTARGETSESSIONATTRS", "any")]).unwrap();
+    assert_eq!(any.get_target_session_attrs(), TargetSessionAttrs::Any);
+    assert!(with(None, &[("PGTARGETSESSIONATTRS", "standby")]).is_err());
+}
+
+#[test]
 fn variables_say_what_the_url_does_not() {
     let env = [
         ("PGHOST", "h1,/run/pg"),

@@ -1,12 +1,13 @@
 //! How far the run is.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::queue::{Depth, Queue};
+use crate::queue::{Depth, IN_FLIGHT_CAP, Queues};
 use crate::stats::{Stats, Summary};
 
 /// How often a line is logged while draining without a terminal, and how often the queue is asked how much is
@@ -18,23 +19,66 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 const SERVICE_EVERY: Duration = Duration::from_mins(1);
 
 /// Logs what has been done, once a minute, for as long as it is polled.
-pub(crate) async fn log_every_minute(stats: Arc<Stats>) {
+pub(crate) async fn log_every_minute(queues: Queues, stats: Arc<Stats>) {
     loop {
         tokio::time::sleep(SERVICE_EVERY).await;
-        let Summary { received, stored, duplicate, rejected, deleted, undeleted } = stats.summary();
-        info!(received, stored, duplicate, rejected, deleted, undeleted, "since start");
+        log_all(&stats);
+        for queue in queues.iter() {
+            // A failure shows elsewhere.
+            if let Ok(depth) = queue.depth().await
+                && depth.is_near_cap()
+            {
+                warn!(
+                    queue = &*queue.name,
+                    in_flight = depth.hidden,
+                    "the queue is near {IN_FLIGHT_CAP} messages in flight, at which SQS hands out nothing more and does \
+                     not say so: is there a consumer that does not delete?"
+                );
+            }
+        }
     }
 }
 
+/// Logs all counters.
+pub(crate) fn log_all(stats: &Stats) {
+    let Summary {
+        received,
+        stored,
+        duplicate,
+        rejected,
+        deleted,
+        undeleted,
+        extended,
+        lapsed,
+        left,
+        connections,
+    } = stats.summary();
+    let pollers = stats.pollers.load(Relaxed);
+    info!(
+        received,
+        stored,
+        duplicate,
+        rejected,
+        deleted,
+        undeleted,
+        extended,
+        lapsed,
+        left,
+        connections,
+        pollers,
+        "since start"
+    );
+}
+
 /// Logs how far draining is, for as long as it is polled.
-pub(crate) async fn log_drain(queue: Queue, stats: Arc<Stats>, depth: Depth) {
+pub(crate) async fn log_drain(queues: Queues, stats: Arc<Stats>, depth: Depth) {
     info!(left = depth.total(), "draining");
     let (mut since, mut deleted_before) = (Instant::now(), 0);
     loop {
         tokio::time::sleep(DRAIN_EVERY).await;
         let Summary { received, stored, duplicate, rejected, deleted, .. } = stats.summary();
         // A failure shows elsewhere; here a line without the number will do.
-        let depth = queue.depth().await.ok();
+        let depth = Depth::of(&queues).await.ok();
         let (left, hidden) = (depth.map(Depth::total), depth.map(|depth| depth.hidden));
         let rate = per_second(deleted - deleted_before, since.elapsed());
         (since, deleted_before) = (Instant::now(), deleted);
@@ -55,7 +99,7 @@ pub(crate) async fn log_drain(queue: Queue, stats: Arc<Stats>, depth: Depth) {
 }
 
 /// Draws how far draining is, for as long as it is polled.
-pub(crate) async fn draw_drain(bar: ProgressBar, queue: Queue, stats: Arc<Stats>, depth: Depth) {
+pub(crate) async fn draw_drain(bar: ProgressBar, queues: Queues, stats: Arc<Stats>, depth: Depth) {
     // The template is a constant; were it wrong, the default style would do.
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} messages, {eta} left, {msg}") {
         bar.set_style(style);
@@ -75,7 +119,7 @@ pub(crate) async fn draw_drain(bar: ProgressBar, queue: Queue, stats: Arc<Stats>
         tokio::time::sleep(DRAW_EVERY).await;
         if asked.elapsed() >= DRAIN_EVERY {
             asked = Instant::now();
-            if let Ok(left) = queue.depth().await {
+            if let Ok(left) = Depth::of(&queues).await {
                 bar.set_length(stats.summary().deleted + left.total());
             }
         }

@@ -1,39 +1,51 @@
-//! The SQS queue: receive, delete, release, and how much is in it.
+//! An SQS queue: receive, delete, extend, release, and how much is in it.
 
 mod failure;
+mod service;
 mod setup;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
     MessageSystemAttributeName as SystemAttribute, QueueAttributeName,
 };
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 use tracing::warn;
+use uuid::Uuid;
 
-use crate::ledger::{Lease, Ledger};
+use crate::ledger::{Lease, Reservation};
 use crate::message::{Message, message_uuid, sent_at};
 pub(crate) use failure::Failure;
+use service::Service;
 
 /// The most messages that one call of SQS takes or gives.
 pub(crate) const CALL_SIZE: usize = 10;
-/// How long one attempt of a call other than receive may take.
-const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+/// How many messages of a queue may be in flight. Past that SQS hands out nothing, and does not say why.
+pub(crate) const IN_FLIGHT_CAP: u64 = 120_000;
+/// Calls that extend or release many messages go on so many at a time.
+const CALLS: usize = 16;
+
+/// All queues of a run. `Lease::queue` is a place in it.
+pub(crate) type Queues = Arc<[Queue]>;
 
 /// One queue. Clones share the connection pool.
 #[derive(Clone)]
 pub(crate) struct Queue {
-    client: Client,
-    url: String,
+    service: Arc<Service>,
+    /// Its place among the queues of the run.
+    number: usize,
+    /// The last part of its URL, for messages.
+    pub(crate) name: Arc<str>,
+    url: Arc<str>,
     /// Seconds of a long poll.
     wait: i32,
-    /// Seconds for which received messages are hidden.
-    visibility: i32,
-    receive_timeout: Duration,
+    /// For how long received messages are hidden, in whole seconds.
+    visibility: Duration,
+    /// Whether SQS keeps the order of message groups.
+    pub(crate) fifo: bool,
 }
 
 /// How many messages are in a queue. SQS calls all three approximate.
@@ -52,13 +64,30 @@ impl Depth {
     pub(crate) fn total(self) -> u64 {
         self.visible + self.hidden + self.delayed
     }
+
+    /// Whether SQS may soon hand out nothing more, of a queue.
+    pub(crate) fn is_near_cap(self) -> bool {
+        self.hidden >= IN_FLIGHT_CAP / 10 * 9
+    }
+
+    /// Those of all `queues` together.
+    pub(crate) async fn of(queues: &[Queue]) -> Result<Self, Failure> {
+        let mut sum = Self::default();
+        for queue in queues {
+            let depth = queue.depth().await?;
+            sum.visible += depth.visible;
+            sum.hidden += depth.hidden;
+            sum.delayed += depth.delayed;
+        }
+        Ok(sum)
+    }
 }
 
-/// What SQS answered to the delete of one message.
+/// What SQS answered for one message of a call that deletes or extends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Deleted {
-    /// It is gone.
-    Yes,
+pub(crate) enum Answer {
+    /// It is done.
+    Done,
     /// It is not, and will not be with this receipt; with the code.
     Refused(String),
     /// It is not, but may be next time; with the code.
@@ -68,27 +97,33 @@ pub(crate) enum Deleted {
 impl Queue {
     /// Receives up to ten messages, entering each into the ledger. Nothing can come between the answer and
     /// the ledger: a message that SQS has handed over is in it.
-    pub(crate) async fn receive(&self, ledger: &Ledger) -> Result<Vec<Message>, Failure> {
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(self.receive_timeout).build();
-        let answer = self
-            .client
+    pub(crate) async fn receive(&self, mut room: Reservation<'_>) -> Result<Vec<Message>, Failure> {
+        // The lease is counted from before the call.
+        let until = Instant::now() + self.visibility;
+        let mut call = self
+            .service
+            .receiving()
             .receive_message()
-            .queue_url(&self.url)
+            .queue_url(&*self.url)
             .max_number_of_messages(10)
             .wait_time_seconds(self.wait)
-            .visibility_timeout(self.visibility)
+            .visibility_timeout(self.seconds())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
-            .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
-            .customize()
-            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(timeouts))
-            .send()
-            .await
-            .map_err(|e| Failure::of("ReceiveMessage", &e))?;
-        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(|m| enter(m, ledger)).collect())
+            .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount);
+        if self.fifo {
+            // By its id SQS knows a call that is tried again, and hands out the same messages: otherwise their groups
+            // would be locked until their visibility ends.
+            call = call
+                .message_system_attribute_names(SystemAttribute::MessageGroupId)
+                .receive_request_attempt_id(Uuid::new_v4().to_string());
+        }
+        let answer = self.checked("ReceiveMessage", call.send().await).await?;
+        let messages = answer.messages.unwrap_or_default();
+        Ok(messages.into_iter().filter_map(|m| self.enter(m, &mut room, until)).collect())
     }
 
     /// Deletes up to ten messages with one call. The answers are in the order of `leases`.
-    pub(crate) async fn delete(&self, leases: &[Arc<Lease>]) -> Result<Vec<Deleted>, Failure> {
+    pub(crate) async fn delete(&self, leases: &[Arc<Lease>]) -> Result<Vec<Answer>, Failure> {
         let entries = leases
             .iter()
             .enumerate()
@@ -98,40 +133,44 @@ impl Queue {
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| Failure::internal("DeleteMessageBatch", &e))?;
-        let answer = self
-            .client
-            .delete_message_batch()
-            .queue_url(&self.url)
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .map_err(|e| Failure::of("DeleteMessageBatch", &e))?;
-        // What SQS says nothing about is not confirmed.
-        let mut results = vec![Deleted::NotYet("no answer".to_owned()); leases.len()];
-        let mut set = |id: &str, result| {
-            if let Some(slot) = id.parse::<usize>().ok().and_then(|i| results.get_mut(i)) {
-                *slot = result;
-            }
-        };
-        answer.successful.iter().for_each(|entry| set(&entry.id, Deleted::Yes));
-        answer.failed.iter().for_each(|entry| set(&entry.id, not_deleted(entry)));
-        Ok(results)
+        let call =
+            self.service.client().delete_message_batch().queue_url(&*self.url).set_entries(Some(entries));
+        let answer = self.checked("DeleteMessageBatch", call.send().await).await?;
+        let done = answer.successful.iter().map(|entry| entry.id.as_str());
+        Ok(answers(leases.len(), done, &answer.failed))
+    }
+
+    /// Hides up to ten messages anew, for as long as they were hidden when they were received. The answers
+    /// are in the order of `leases`; with them comes until when the messages are hidden.
+    pub(crate) async fn extend(&self, leases: &[Arc<Lease>]) -> Result<(Vec<Answer>, Instant), Failure> {
+        let until = Instant::now() + self.visibility;
+        Ok((self.hide(leases, self.seconds()).await?, until))
     }
 
     /// Makes messages visible again at once, with several calls at a time. Returns how many SQS has
-    /// confirmed, and why a call failed if one did.
-    pub(crate) async fn release(&self, leases: &[Arc<Lease>]) -> (usize, Option<Failure>) {
-        let calls: Vec<_> = leases.chunks(CALL_SIZE).map(|ten| self.release_ten(ten)).collect();
+    /// confirmed, and why the last of the others was not.
+    pub(crate) async fn release(&self, leases: &[Arc<Lease>]) -> (usize, Option<String>) {
+        let calls: Vec<_> = leases.chunks(CALL_SIZE).map(|ten| self.hide(ten, 0)).collect();
         stream::iter(calls)
-            .buffer_unordered(16)
-            .fold((0, None), async |(sum, failure), result| match result {
-                Ok(released) => (sum + released, failure),
-                Err(failure) => (sum, Some(failure)),
+            .buffer_unordered(CALLS)
+            .fold((0, None), async |(mut released, mut reason), result| {
+                match result {
+                    Ok(answers) => {
+                        for answer in answers {
+                            match answer {
+                                Answer::Done => released += 1,
+                                Answer::Refused(code) | Answer::NotYet(code) => reason = Some(code),
+                            }
+                        }
+                    }
+                    Err(failure) => reason = Some(failure.to_string()),
+                }
+                (released, reason)
             })
             .await
     }
 
-    async fn release_ten(&self, leases: &[Arc<Lease>]) -> Result<usize, Failure> {
+    async fn hide(&self, leases: &[Arc<Lease>], seconds: i32) -> Result<Vec<Answer>, Failure> {
         let entries = leases
             .iter()
             .enumerate()
@@ -139,20 +178,20 @@ impl Queue {
                 ChangeMessageVisibilityBatchRequestEntry::builder()
                     .id(i.to_string())
                     .receipt_handle(&lease.receipt)
-                    .visibility_timeout(0)
+                    .visibility_timeout(seconds)
                     .build()
             })
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| Failure::internal("ChangeMessageVisibilityBatch", &e))?;
-        let answer = self
-            .client
+        let call = self
+            .service
+            .client()
             .change_message_visibility_batch()
-            .queue_url(&self.url)
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .map_err(|e| Failure::of("ChangeMessageVisibilityBatch", &e))?;
-        Ok(answer.successful.len())
+            .queue_url(&*self.url)
+            .set_entries(Some(entries));
+        let answer = self.checked("ChangeMessageVisibilityBatch", call.send().await).await?;
+        let done = answer.successful.iter().map(|entry| entry.id.as_str());
+        Ok(answers(leases.len(), done, &answer.failed))
     }
 
     /// How many messages are in the queue.
@@ -161,47 +200,78 @@ impl Queue {
             ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
             ApproximateNumberOfMessagesNotVisible as Hidden,
         };
-        let answer = self
-            .client
-            .get_queue_attributes()
-            .queue_url(&self.url)
-            .set_attribute_names(Some(vec![Visible, Hidden, Delayed]))
-            .send()
-            .await
-            .map_err(|e| Failure::of("GetQueueAttributes", &e))?;
+        let call = self.service.client().get_queue_attributes().queue_url(&*self.url);
+        let call = call.set_attribute_names(Some(vec![Visible, Hidden, Delayed]));
+        let answer = self.checked("GetQueueAttributes", call.send().await).await?;
         let attributes = answer.attributes.unwrap_or_default();
         let number = |name| attributes.get(&name).and_then(|n| n.parse().ok()).unwrap_or(0);
         Ok(Depth { visible: number(Visible), hidden: number(Hidden), delayed: number(Delayed) })
     }
+
+    fn seconds(&self) -> i32 {
+        i32::try_from(self.visibility.as_secs()).unwrap_or(i32::MAX)
+    }
+
+    /// Turns what SQS handed over into a message whose receipt the ledger holds.
+    fn enter(
+        &self,
+        received: aws_sdk_sqs::types::Message,
+        room: &mut Reservation<'_>,
+        until: Instant,
+    ) -> Option<Message> {
+        let (Some(message_id), Some(receipt)) = (received.message_id, received.receipt_handle) else {
+            // SQS always sends both. Without them it can be neither told from others nor deleted: it stays in
+            // the queue.
+            warn!("SQS handed over a message without id or receipt; it is left in the queue");
+            return None;
+        };
+        let attributes = received.attributes.unwrap_or_default();
+        let attribute = |name| attributes.get(&name).map(String::as_str);
+        let group: Option<Arc<str>> = attribute(SystemAttribute::MessageGroupId).map(Arc::from);
+        Some(Message {
+            id: message_uuid(&message_id),
+            sent_at: attribute(SystemAttribute::SentTimestamp).and_then(sent_at),
+            receive_count: attribute(SystemAttribute::ApproximateReceiveCount)
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(1),
+            body: received.body,
+            group: group.clone(),
+            lease: room.hold(self.number, message_id, receipt, group, until),
+        })
+    }
 }
 
-/// Turns what SQS handed over into a message whose receipt the ledger holds.
-fn enter(received: aws_sdk_sqs::types::Message, ledger: &Ledger) -> Option<Message> {
-    let (Some(message_id), Some(receipt)) = (received.message_id, received.receipt_handle) else {
-        // SQS always sends both. Without them it can be neither told from others nor deleted: it stays in the
-        // queue.
-        warn!("SQS handed over a message without id or receipt; it is left in the queue");
-        return None;
+/// Sorts the entries of an answer by the places that their ids are.
+fn answers<'a>(
+    count: usize,
+    done: impl Iterator<Item = &'a str>,
+    failed: &[BatchResultErrorEntry],
+) -> Vec<Answer> {
+    // What SQS says nothing about is not confirmed.
+    let mut answers = vec![Answer::NotYet("no answer".to_owned()); count];
+    let mut set = |id: &str, answer| {
+        if let Some(slot) = id.parse::<usize>().ok().and_then(|i| answers.get_mut(i)) {
+            *slot = answer;
+        }
     };
-    let attributes = received.attributes.unwrap_or_default();
-    Some(Message {
-        id: message_uuid(&message_id),
-        sent_at: attributes.get(&SystemAttribute::SentTimestamp).and_then(|t| sent_at(t)),
-        receive_count: attributes
-            .get(&SystemAttribute::ApproximateReceiveCount)
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(1),
-        body: received.body,
-        lease: ledger.hold(message_id, receipt),
-    })
+    done.for_each(|id| set(id, Answer::Done));
+    for entry in failed {
+        set(&entry.id, not_done(entry));
+    }
+    answers
 }
+
+/// Codes that count as the sender's fault, and pass.
+const PASSING: [&str; 2] = ["Throttl", "OverLimit"];
 
 /// A fault of the request, such as a receipt that has run out, is one for ever.
-fn not_deleted(entry: &BatchResultErrorEntry) -> Deleted {
-    if entry.sender_fault || entry.code.contains("ReceiptHandleIsInvalid") {
-        Deleted::Refused(entry.code.clone())
+fn not_done(entry: &BatchResultErrorEntry) -> Answer {
+    if PASSING.iter().any(|code| entry.code.contains(code)) {
+        Answer::NotYet(entry.code.clone())
+    } else if entry.sender_fault || entry.code.contains("ReceiptHandleIsInvalid") {
+        Answer::Refused(entry.code.clone())
     } else {
-        Deleted::NotYet(entry.code.clone())
+        Answer::NotYet(entry.code.clone())
     }
 }
 
@@ -210,10 +280,12 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::ledger::Ledger;
 
-    #[test]
-    fn a_received_message_is_in_the_ledger() {
-        let ledger = Ledger::default();
+    #[tokio::test]
+    async fn a_received_message_is_in_the_ledger() {
+        let ledger = Ledger::new(10, 0);
+        let queue = Queue::of_a_test();
         let sqs = aws_sdk_sqs::types::Message::builder()
             .message_id("424cdd21-063a-43a7-b91b-7ca1a833afae")
             .receipt_handle("r")
@@ -221,26 +293,46 @@ mod tests {
             .set_attributes(Some(HashMap::from([
                 (SystemAttribute::SentTimestamp, "946684800001".to_owned()),
                 (SystemAttribute::ApproximateReceiveCount, "3".to_owned()),
+                (SystemAttribute::MessageGroupId, "g".to_owned()),
             ])))
             .build();
-        let message = enter(sqs, &ledger).unwrap();
+        let mut room = ledger.reserve().await;
+        let message = queue.enter(sqs, &mut room, Instant::now() + queue.visibility).unwrap();
         assert_eq!((message.sent_at, message.receive_count), (Some(1000), 3));
-        assert_eq!(ledger.leases(&[message.lease])[0].receipt, "r");
+        assert_eq!(message.group.as_deref(), Some("g"));
 
         let no_receipt = aws_sdk_sqs::types::Message::builder().message_id("m").build();
-        assert!(enter(no_receipt, &Ledger::default()).is_none());
+        assert!(queue.enter(no_receipt, &mut room, Instant::now()).is_none());
+        let held = ledger.take_all();
+        assert_eq!(held.iter().map(|lease| lease.receipt.as_str()).collect::<Vec<_>>(), ["r"]);
+        assert_eq!(held[0].id, message.lease);
     }
 
     #[test]
-    fn only_faults_of_the_sender_are_final() {
-        let entry = |code: &str, fault| {
-            BatchResultErrorEntry::builder().id("0").code(code).sender_fault(fault).build().unwrap()
+    fn a_queue_is_near_its_cap_at_nine_tenths() {
+        let depth = |hidden| Depth { hidden, ..Depth::default() };
+        assert!(!depth(107_999).is_near_cap() && depth(108_000).is_near_cap());
+    }
+
+    #[test]
+    fn what_sqs_says_nothing_about_is_not_confirmed() {
+        let entry = |id: &str, code: &str, fault| {
+            BatchResultErrorEntry::builder().id(id).code(code).sender_fault(fault).build().unwrap()
         };
-        assert_eq!(not_deleted(&entry("InternalError", false)), Deleted::NotYet("InternalError".into()));
-        assert_eq!(
-            not_deleted(&entry("ReceiptHandleIsInvalid", false)),
-            Deleted::Refused("ReceiptHandleIsInvalid".into())
-        );
-        assert_eq!(not_deleted(&entry("Anything", true)), Deleted::Refused("Anything".into()));
+        let failed = [
+            entry("1", "InternalError", false),
+            entry("2", "ReceiptHandleIsInvalid", false),
+            entry("3", "Anything", true),
+            entry("4", "KmsThrottled", true),
+        ];
+        let expected = [
+            Answer::Done,
+            Answer::NotYet("InternalError".into()),
+            Answer::Refused("ReceiptHandleIsInvalid".into()),
+            Answer::Refused("Anything".into()),
+            Answer::NotYet("KmsThrottled".into()),
+            Answer::NotYet("no answer".into()),
+        ];
+        assert_eq!(answers(6, ["0"].into_iter(), &failed), expected);
     }
 }

@@ -9,20 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use tokio_postgres::error::SqlState;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::{Client, Config, CopyInSink, NoTls, SimpleQueryMessage, Statement};
-use tracing::debug;
 
-use crate::backoff;
 use crate::copy::Encoder;
 use crate::error::Error;
 use crate::message::Message;
 use crate::postgres_config::servers;
 use crate::stats::Counts;
+pub(crate) use fault::{Fault, Kind};
 
-/// How often a batch is tried that others' transactions get in the way of.
-const TRIES: u32 = 5;
+/// How long ROLLBACK may take.
+const ROLLBACK_TIME: Duration = Duration::from_secs(10);
 /// How long the whole of logging in may take beyond connecting. A server that accepts and says nothing would
 /// otherwise be waited for for ever.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +43,8 @@ pub(crate) struct Sink {
     begin: String,
     copy: Statement,
     counts: Statement,
+    /// How long a batch may take.
+    limit: Duration,
 }
 
 /// Why a batch was not stored.
@@ -55,6 +55,8 @@ enum Failed {
     Count {
         accounted: Option<i128>,
     },
+    /// Not within the limit.
+    Late,
 }
 
 impl From<tokio_postgres::Error> for Failed {
@@ -63,59 +65,60 @@ impl From<tokio_postgres::Error> for Failed {
     }
 }
 
-impl Failed {
-    /// Whether the server took the transaction back because of another one.
-    fn is_conflict(&self) -> bool {
-        match self {
-            Self::Database(e) | Self::Commit(e) => {
-                [Some(&SqlState::T_R_SERIALIZATION_FAILURE), Some(&SqlState::T_R_DEADLOCK_DETECTED)]
-                    .contains(&e.code())
-            }
-            Self::Count { .. } => false,
-        }
-    }
-}
-
 impl Sink {
-    /// Connects, and makes sure that the inbox is there, is an inbox, and takes what this role sends.
-    pub(crate) async fn open(config: &Config, inbox: &str) -> Result<Self, Error> {
+    /// Connects, and makes sure that the inbox is there, is an inbox, and takes what this role sends. A batch must be
+    /// stored within `limit`.
+    pub(crate) async fn open(config: &Config, inbox: &str, limit: Duration) -> Result<Self, Fault> {
         let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
-        let limit = config.get_connect_timeout().copied().unwrap_or_default() * hosts + LOGIN_TIMEOUT;
-        let (client, connection) = timeout(limit, config.connect(NoTls))
-            .await
-            .map_err(|_| {
-                Error::Database(format!("{} did not answer within {} s", servers(config), limit.as_secs()))
-            })?
-            .map_err(|e| fault::of_connecting(&e, config))?;
+        let login = config.get_connect_timeout().copied().unwrap_or_default() * hosts + LOGIN_TIMEOUT;
+        let late = || {
+            let text = format!("{} did not answer within {} s", servers(config), login.as_secs());
+            Fault { kind: Kind::Connection, error: Error::Database(text) }
+        };
+        let end = Instant::now() + login;
+        let connected = timeout(login, config.connect(NoTls)).await.map_err(|_| late())?;
+        let (client, connection) = connected.map_err(|e| fault::of_connecting(&e, config))?;
         let connection = tokio::spawn(connection);
-        let statements = preflight::run(&client, inbox).await?;
+        // A server that takes connections and then says nothing must not be waited for for ever either.
+        let look = Self::look(&client, inbox);
+        let (begin, copy, counts) = timeout_at(end, look).await.map_err(|_| late())??;
+        Ok(Self { client, connection, begin, copy, counts, limit })
+    }
+
+    async fn look(client: &Client, inbox: &str) -> Result<(String, Statement, Statement), Fault> {
+        let statements = preflight::run(client, inbox).await?;
         let prepare = async |sql: &str| client.prepare(sql).await.map_err(|e| fault::of_preparing(&e));
-        let copy = prepare(&statements.copy).await?;
-        let counts = prepare(&statements.counts).await?;
-        Ok(Self { client, connection, begin: statements.begin, copy, counts })
+        Ok((statements.begin, prepare(&statements.copy).await?, prepare(&statements.counts).await?))
     }
 
     /// Puts a batch into the inbox, and commits only if the inbox says of every event what became of it.
     ///
-    /// An error means that nothing may be deleted: the transaction was rolled back, or its COMMIT went
-    /// unanswered.
-    pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Counts, Error> {
-        let mut attempt = 0;
-        loop {
-            match self.attempt(batch, verdict).await {
-                Ok(counts) => return Ok(counts),
-                Err(failed) => {
-                    // On a lost connection this fails as well, and the server has rolled back by itself.
-                    _ = self.client.batch_execute("ROLLBACK").await;
-                    attempt += 1;
-                    if !failed.is_conflict() || attempt == TRIES {
-                        return Err(self.explain(failed, batch.len()).await);
-                    }
-                    debug!(attempt, "another transaction got in the way; trying the batch again");
-                    sleep(backoff::delay(attempt, Duration::from_millis(50), Duration::from_secs(2))).await;
-                }
-            }
+    /// A fault means that nothing may be deleted: the transaction was rolled back, or its COMMIT went
+    /// unanswered. After one of the connection's, the sink is of no more use.
+    pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Counts, Fault> {
+        let failed = match timeout(self.limit, self.attempt(batch, verdict)).await {
+            Ok(Ok(counts)) => return Ok(counts),
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed::Late,
+        };
+        let fault = self.explain(failed, batch.len()).await;
+        if let Kind::Connection = fault.kind {
+            self.abandon();
+        } else if timeout(ROLLBACK_TIME, self.client.batch_execute("ROLLBACK")).await.is_err() {
+            return Err(Fault { kind: Kind::Connection, ..fault });
         }
+        Err(fault)
+    }
+
+    /// Tells the server, if it still hears, that nobody waits for the statement any more: it would hold its locks
+    /// until it noticed by itself.
+    fn abandon(&self) {
+        let cancel = self.client.cancel_token();
+        let connection = self.connection.abort_handle();
+        tokio::spawn(async move {
+            _ = timeout(LOGIN_TIMEOUT, cancel.cancel_query(NoTls)).await;
+            connection.abort();
+        });
     }
 
     /// Says goodbye to the server, which would otherwise log a lost connection.
@@ -175,24 +178,37 @@ impl Sink {
         Ok(())
     }
 
-    async fn explain(&mut self, failed: Failed, sent: usize) -> Error {
+    async fn explain(&mut self, failed: Failed, sent: usize) -> Fault {
         match failed {
-            Failed::Count { accounted } => Error::Count { sent: sent as u64, accounted },
-            Failed::Database(e) => Error::Database(format!(
-                "a batch of {sent} messages was not stored: {}",
-                self.reason(&e).await
-            )),
-            Failed::Commit(e) => Error::Database(format!(
-                "COMMIT of a batch of {sent} messages was not confirmed: {}. None of them is deleted; those \
-                 that were stored will be found duplicates",
-                self.reason(&e).await
-            )),
+            Failed::Count { accounted } => {
+                Fault { kind: Kind::Final, error: Error::Count { sent: sent as u64, accounted } }
+            }
+            Failed::Late => {
+                let text =
+                    format!("a batch of {sent} messages was not stored within {} s", self.limit.as_secs());
+                Fault { kind: Kind::Connection, error: Error::Database(text) }
+            }
+            Failed::Database(e) => {
+                let reason = self.reason(&e).await;
+                fault::of_storing(&e, format!("a batch of {sent} messages was not stored: {reason}"))
+            }
+            Failed::Commit(e) => {
+                let reason = self.reason(&e).await;
+                fault::of_storing(
+                    &e,
+                    format!(
+                        "COMMIT of a batch of {sent} messages was not confirmed: {reason}. None of them is deleted; \
+                         those that were stored will be found duplicates"
+                    ),
+                )
+            }
         }
     }
 
     /// What `error` says, or why the connection ended where it says no more than that.
     async fn reason(&mut self, error: &tokio_postgres::Error) -> String {
         if error.is_closed()
+            && !self.connection.is_finished()
             && let Ok(Ok(Err(reason))) = timeout(Duration::from_secs(1), &mut self.connection).await
         {
             let reason =
@@ -239,7 +255,7 @@ mod tests {
         Accounts { statement, stored, duplicate, rejected }.check(before, sent).map_err(|failed| match failed
         {
             Failed::Count { accounted } => accounted,
-            Failed::Database(_) | Failed::Commit(_) => panic!("not a wrong count"),
+            Failed::Database(_) | Failed::Commit(_) | Failed::Late => panic!("not a wrong count"),
         })
     }
 

@@ -1,7 +1,7 @@
 //! What a run has done so far, in messages.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// What the inbox did with the events of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,12 @@ pub(crate) struct Stats {
     rejected: AtomicU64,
     deleted: AtomicU64,
     undeleted: AtomicU64,
+    extended: AtomicU64,
+    lapsed: AtomicU64,
+    left: AtomicU64,
+    connections: AtomicU64,
+    /// Tasks that receive.
+    pub(crate) pollers: AtomicUsize,
 }
 
 impl Stats {
@@ -48,6 +54,26 @@ impl Stats {
         self.undeleted.fetch_add(messages as u64, Relaxed);
     }
 
+    /// SQS confirmed that it hides messages for longer.
+    pub(crate) fn add_extended(&self, messages: usize) {
+        self.extended.fetch_add(messages as u64, Relaxed);
+    }
+
+    /// Leases ran out before their delete was confirmed; the messages come back.
+    pub(crate) fn add_lapsed(&self, messages: usize) {
+        self.lapsed.fetch_add(messages as u64, Relaxed);
+    }
+
+    /// Messages that the database can neither store nor reject were left to the queue's redrive policy.
+    pub(crate) fn add_left(&self, messages: usize) {
+        self.left.fetch_add(messages as u64, Relaxed);
+    }
+
+    /// A connection to the database was made.
+    pub(crate) fn add_connection(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
     /// The counters now.
     pub(crate) fn summary(&self) -> Summary {
         Summary {
@@ -57,6 +83,10 @@ impl Stats {
             rejected: self.rejected.load(Relaxed),
             deleted: self.deleted.load(Relaxed),
             undeleted: self.undeleted.load(Relaxed),
+            extended: self.extended.load(Relaxed),
+            lapsed: self.lapsed.load(Relaxed),
+            left: self.left.load(Relaxed),
+            connections: self.connections.load(Relaxed),
         }
     }
 }
@@ -70,6 +100,10 @@ pub(crate) struct Summary {
     pub(crate) rejected: u64,
     pub(crate) deleted: u64,
     pub(crate) undeleted: u64,
+    pub(crate) extended: u64,
+    pub(crate) lapsed: u64,
+    pub(crate) left: u64,
+    pub(crate) connections: u64,
 }
 
 impl fmt::Display for Summary {

@@ -71,6 +71,11 @@ impl Failure {
         self.code.as_ref().is_some_and(|code| CANNOT_HEAL.iter().any(|c| code.contains(c)))
     }
 
+    /// Whether the credentials were good once.
+    pub(super) fn is_expired(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.contains("ExpiredToken"))
+    }
+
     /// Whether SQS answered at all.
     pub(super) fn is_answer(&self) -> bool {
         self.code.is_some()

@@ -1,34 +1,27 @@
-//! From configuration to a queue that is known to be there.
+//! From configuration to queues that are known to be there.
 
-use aws_config::BehaviorVersion;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use std::sync::Arc;
+
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::ProvideCredentials;
-use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::types::QueueAttributeName;
+use tracing::warn;
 
 use super::failure::innermost;
-use super::{CALL_TIMEOUT, Depth, Failure, Queue};
+use super::service::{Service, settings};
+use super::{Depth, Failure, Queue, Queues};
 use crate::config::Config;
 use crate::error::Error;
 
+/// What the name of a FIFO queue ends with, in this spelling.
+const FIFO: &str = ".fifo";
+
 impl Queue {
-    /// Finds the queue, and makes sure that it can be reached with these credentials. Returns what is in it,
-    /// too.
-    pub(crate) async fn open(config: &Config) -> Result<(Self, Depth), Error> {
-        let endpoint =
-            config.endpoint_url.clone().or_else(|| config.queue_url.as_deref().and_then(endpoint_of));
-        let mut settings = aws_config::defaults(BehaviorVersion::v2026_01_12());
-        if endpoint.is_some() {
-            // A server of one's own does not care. Asking the instance metadata for a region would only take
-            // time.
-            let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-                .or_else(ProfileFileRegionProvider::new())
-                .or_else("us-east-1");
-            settings = settings.region(region);
-        }
-        let settings = settings.load().await;
+    /// Finds the queues, and makes sure that each can be reached with these credentials and is set up so that nothing
+    /// is lost. Returns what is in them, too.
+    pub(crate) async fn open_all(config: &Config) -> Result<(Queues, Depth), Error> {
+        let endpoint = endpoint(config)?;
+        let settings = settings(endpoint.as_deref()).await;
         let Some(region) = settings.region() else {
             return Err(Error::Config(
                 "no AWS region: set AWS_REGION, or --endpoint-url for an SQS server that is not AWS's".into(),
@@ -44,30 +37,79 @@ impl Queue {
             }
             None => return Err(no_credentials("there is no provider")),
         };
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).build();
-        let mut settings = aws_sdk_sqs::config::Builder::from(&settings).timeout_config(timeouts);
-        if endpoint.is_some() {
-            // For SQS alone: the services that credentials come from are elsewhere.
-            settings.set_endpoint_url(endpoint);
+        let service = Arc::new(Service::new(&settings, endpoint, config.receive_timeout()));
+        let names = if config.queue_url.is_empty() { &config.queue } else { &config.queue_url };
+        let mut queues: Vec<Self> = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            let queue = Self::open(config, &service, number, name).await;
+            queues.push(queue.map_err(|failure| explain(&failure, name, &place))?);
         }
-        let client = Client::from_conf(settings.build());
-
-        let url = match &config.queue_url {
-            Some(url) => url.clone(),
-            None => {
-                queue_url(&client, &config.queue).await.map_err(|f| explain(&f, &config.queue, &place))?
-            }
-        };
-        let queue = Self {
-            client,
-            url,
-            wait: config.wait().into(),
-            visibility: config.visibility.into(),
-            receive_timeout: config.receive_timeout(),
-        };
-        let depth = queue.depth().await.map_err(|f| explain(&f, &queue.url, &place))?;
-        Ok((queue, depth))
+        let depth = Depth::of(&queues).await?;
+        Ok((queues.into(), depth))
     }
+
+    async fn open(
+        config: &Config,
+        service: &Arc<Service>,
+        number: usize,
+        name: &str,
+    ) -> Result<Self, Failure> {
+        let client = service.client();
+        let url = if config.queue_url.is_empty() { queue_url(&client, name).await? } else { name.to_owned() };
+        let name: Arc<str> = url.rsplit('/').next().unwrap_or(&url).into();
+        let queue = Self {
+            service: Arc::clone(service),
+            number,
+            // SQS insists on this name.
+            fifo: name.ends_with(FIFO),
+            name,
+            url: url.into(),
+            wait: config.wait().into(),
+            visibility: config.visibility(),
+        };
+        queue.examine().await?;
+        Ok(queue)
+    }
+
+    /// Warns of what is set up so that it will surprise somebody.
+    async fn examine(&self) -> Result<(), Failure> {
+        use QueueAttributeName::{RedrivePolicy, VisibilityTimeout};
+        let call = self.service.client().get_queue_attributes().queue_url(&*self.url);
+        let call = call.set_attribute_names(Some(vec![RedrivePolicy, VisibilityTimeout]));
+        let answer = self.checked("GetQueueAttributes", call.send().await).await?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let (queue, seconds) = (&*self.name, self.visibility.as_secs());
+        let own = attributes.get(&VisibilityTimeout).and_then(|n| n.parse::<u64>().ok());
+        if let Some(own) = own.filter(|own| *own > seconds) {
+            warn!(
+                queue,
+                "the queue's own visibility timeout is {own} s, and this loader hides messages for {seconds} s \
+                 at a time, from when it receives them until their delete is confirmed: set --visibility to the \
+                 same, unless that is meant"
+            );
+        }
+        if attributes.get(&RedrivePolicy).is_none_or(String::is_empty) {
+            warn!(
+                queue,
+                "the queue has no redrive policy: a message that the database can neither store nor reject would \
+                 come back until its retention ends. Give the queue a dead-letter queue"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The service that the queues are of: they have to be of one.
+fn endpoint(config: &Config) -> Result<Option<String>, Error> {
+    if config.endpoint_url.is_some() {
+        return Ok(config.endpoint_url.clone());
+    }
+    let mut endpoints = config.queue_url.iter().map(|url| endpoint_of(url));
+    let first = endpoints.next().flatten();
+    if endpoints.any(|endpoint| endpoint != first) {
+        return Err(Error::Config("--queue-url: the queues are of different services".into()));
+    }
+    Ok(first)
 }
 
 async fn queue_url(client: &Client, name: &str) -> Result<String, Failure> {

@@ -1,17 +1,100 @@
 //! What the database has to complain of, in words that are fit for a log.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 
 use tokio_postgres::config::Config;
-use tokio_postgres::error::{Error as PgError, SqlState};
+use tokio_postgres::error::{DbError, Error as PgError, SqlState};
 
 use crate::error::Error;
 use crate::postgres_config::servers;
+
+/// What can be done about a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The connection is lost, or the server is not the one to write to: connect anew and try again.
+    Connection,
+    /// Something is in the way that will go by itself, or that someone will see to: try again.
+    Passing,
+    /// The server refuses what it was sent: one message of the batch may be the cause.
+    Refused,
+    /// Trying again does not mend it.
+    Final,
+}
+
+/// Why something was not done, and what can be done about it.
+pub(crate) struct Fault {
+    pub(crate) kind: Kind,
+    pub(crate) error: Error,
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        fault.error
+    }
+}
+
+/// Classes and codes of SQLSTATE, the first that a code begins with decides. See appendix A of the manual.
+const KINDS: [(&str, Kind); 26] = [
+    // Connection exceptions; the server shuts down, has crashed, or is not up yet; the database is being dropped.
+    ("08", Kind::Connection),
+    ("57P01", Kind::Connection),
+    ("57P02", Kind::Connection),
+    ("57P03", Kind::Connection),
+    ("57P05", Kind::Connection),
+    // A session ended for being idle in a transaction, or too long in one; one that an error has left in a transaction; one
+    // that does not know our statements, as behind a pooler.
+    ("25P03", Kind::Connection),
+    ("25P04", Kind::Connection),
+    ("25P02", Kind::Connection),
+    ("26", Kind::Connection),
+    // A standby, or a primary that is one no more.
+    ("25006", Kind::Connection),
+    // Serialization failures and deadlocks; a lock not available, an object in use; cancelled, by a timeout most often.
+    ("40", Kind::Passing),
+    ("55P03", Kind::Passing),
+    ("55006", Kind::Passing),
+    ("57014", Kind::Passing),
+    // Too little of something: disk, memory, connections.
+    ("53", Kind::Passing),
+    ("58", Kind::Passing),
+    // Not allowed, not there, not such, not set up so.
+    ("0A", Kind::Final),
+    ("28", Kind::Final),
+    ("3D", Kind::Final),
+    ("3F", Kind::Final),
+    ("42", Kind::Final),
+    ("55", Kind::Final),
+    ("57P04", Kind::Final),
+    ("F0", Kind::Final),
+    ("XX001", Kind::Final),
+    ("XX002", Kind::Final),
+];
+
+fn kind(error: &PgError) -> Kind {
+    match error.code() {
+        // The inbox was made anew meanwhile: another session plans anew.
+        Some(&SqlState::FEATURE_NOT_SUPPORTED)
+            if error.as_db_error().is_some_and(|db| db.message().contains("cached plan")) =>
+        {
+            Kind::Connection
+        }
+        Some(code) => kind_of(code.code()),
+        None => Kind::Connection,
+    }
+}
+
+fn kind_of(code: &str) -> Kind {
+    KINDS.iter().find(|(prefix, _)| code.starts_with(prefix)).map_or(Kind::Refused, |(_, kind)| *kind)
+}
 
 /// SQLSTATE, message and hint of an error. DETAIL and CONTEXT are left out: they are where `PostgreSQL` and
 /// triggers quote values.
 pub(super) fn describe(error: &PgError) -> String {
     if let Some(db) = error.as_db_error() {
+        if kind(error) == Kind::Refused {
+            return told_without_words(db);
+        }
         let hint = db.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
         return format!("{} (SQLSTATE {}){hint}", db.message(), db.code().code());
     }
@@ -21,12 +104,35 @@ pub(super) fn describe(error: &PgError) -> String {
     }
 }
 
+/// What the server refused, told without its message: that of a type's input function or of a trigger may quote the
+/// value that it refused.
+fn told_without_words(db: &DbError) -> String {
+    let mut text = format!("SQLSTATE {}", db.code().code());
+    for (what, name) in [
+        ("table", db.table()),
+        ("column", db.column()),
+        ("constraint", db.constraint()),
+        ("type", db.datatype()),
+    ] {
+        if let Some(name) = name {
+            // Writing into a String does not fail.
+            _ = write!(text, ", {what} {name}");
+        }
+    }
+    text + "; the server's log has its message"
+}
+
 /// Why there is no connection, and what to do.
-pub(super) fn of_connecting(error: &PgError, config: &Config) -> Error {
+pub(super) fn of_connecting(error: &PgError, config: &Config) -> Fault {
     let servers = servers(config);
     let user =
         config.get_user().map_or_else(|| "named like the operating system's user".to_owned(), str::to_owned);
     let advice = match error.code() {
+        None if describe(error).contains("does not allow writes") => format!(
+            "{servers} takes no writes: it is a standby, to which the loader must not connect, or transactions of role \
+             {user} are read-only there (default_transaction_read_only, by ALTER ROLE, ALTER DATABASE, postgresql.conf \
+             or PGOPTIONS)"
+        ),
         None if describe(error).contains("password missing") => {
             format!("{servers} wants a password for role {user}: put it into DATABASE_URL or PGPASSWORD")
         }
@@ -52,10 +158,63 @@ pub(super) fn of_connecting(error: &PgError, config: &Config) -> Error {
             }
         }
     };
-    Error::Database(advice)
+    let kind = match error.code() {
+        None if describe(error).contains("password missing") => Kind::Final,
+        _ => kind(error),
+    };
+    Fault { kind, error: Error::Database(advice) }
 }
 
 /// The COPY or the query of the counts was refused before it ran.
-pub(super) fn of_preparing(error: &PgError) -> Error {
-    Error::Database(format!("the inbox cannot be used: {}", describe(error)))
+pub(super) fn of_preparing(error: &PgError) -> Fault {
+    Fault {
+        kind: kind(error),
+        error: Error::Database(format!("the inbox cannot be used: {}", describe(error))),
+    }
+}
+
+/// A catalog could not be read.
+pub(super) fn of_looking(error: &PgError) -> Fault {
+    let text = format!("the database could not be looked at: {}", describe(error));
+    Fault { kind: kind(error), error: Error::Database(text) }
+}
+
+/// A batch was not stored.
+pub(super) fn of_storing(error: &PgError, text: String) -> Fault {
+    Fault { kind: kind(error), error: Error::Database(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_says_what_can_be_done() {
+        for (code, expected) in [
+            ("08006", Kind::Connection),
+            ("25006", Kind::Connection),
+            ("25P04", Kind::Connection),
+            ("26000", Kind::Connection),
+            ("57P01", Kind::Connection),
+            ("40001", Kind::Passing),
+            ("40P01", Kind::Passing),
+            ("53100", Kind::Passing),
+            ("55P03", Kind::Passing),
+            ("57014", Kind::Passing),
+            ("22P02", Kind::Refused),
+            ("23505", Kind::Refused),
+            ("P0001", Kind::Refused),
+            ("XX000", Kind::Refused),
+            ("42501", Kind::Final),
+            ("55000", Kind::Final),
+        ] {
+            assert_eq!(kind_of(code), expected, "{code}");
+        }
+        for (i, (code, _)) in KINDS.iter().enumerate() {
+            assert!(
+                KINDS[..i].iter().all(|(earlier, _)| !code.starts_with(earlier)),
+                "{code} is never reached"
+            );
+        }
+    }
 }

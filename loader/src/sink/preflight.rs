@@ -7,7 +7,7 @@ use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Row};
 use tracing::warn;
 
-use super::fault::describe;
+use super::fault::{self, Fault, Kind, describe};
 use crate::error::Error;
 
 /// The statements that batches are stored with, naming things as the catalog does.
@@ -25,6 +25,12 @@ const COLUMNS: [(&str, &str); 3] = [("message_id", "uuid"), ("sent_at", "timesta
 /// connection pooler the session can.
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
+/// A duplicate is deleted as well, and the row that it doubles must be as safe then as a new one. It may not be: its
+/// COMMIT may still wait for a synchronous standby, or have been broken off in that. COMMIT of a transaction that wrote
+/// nothing waits for nobody; with this in it, it waits for all WAL before it.
+const DURABLE_TOO: &str =
+    "CASE WHEN duplicate > 0 THEN pg_catalog.pg_logical_emit_message(true, 'pg_mask', '') END::text";
 
 const SESSION: &str = "
     SELECT current_user::text, current_database()::text, pg_is_in_recovery(),
@@ -62,7 +68,7 @@ const ELSEWHERE: &str = "
     WHERE c.relname = $1 AND c.relkind = 'v'";
 
 /// Looks at the session, the extension and the inbox, and returns the statements to use.
-pub(super) async fn run(client: &Client, inbox: &str) -> Result<Statements, Error> {
+pub(super) async fn run(client: &Client, inbox: &str) -> Result<Statements, Fault> {
     let (user, database) = session(client).await?;
     let (extension, schema) = extension(client, &user, &database).await?;
     let inbox = find(client, inbox, &user, &database).await?;
@@ -71,18 +77,20 @@ pub(super) async fn run(client: &Client, inbox: &str) -> Result<Statements, Erro
     Ok(Statements {
         begin: format!("BEGIN; {DURABLE}; SELECT statement FROM {schema}.inbox_counts()"),
         copy: format!("COPY {inbox} ({columns}) FROM STDIN (FORMAT binary)"),
-        counts: format!("SELECT statement, stored, duplicate, rejected FROM {schema}.inbox_counts()"),
+        counts: format!(
+            "SELECT statement, stored, duplicate, rejected, {DURABLE_TOO} FROM {schema}.inbox_counts()"
+        ),
     })
 }
 
-async fn session(client: &Client) -> Result<(String, String), Error> {
+async fn session(client: &Client) -> Result<(String, String), Fault> {
     let row = client.query_one(SESSION, &[]).await.map_err(unexpected)?;
     let (user, database): (String, String) = (get(&row, 0)?, get(&row, 1)?);
     if get(&row, 2)? {
-        return refuse("the server is a standby in recovery and takes no writes: connect to the primary");
+        return elsewhere("the server is a standby in recovery and takes no writes: connect to the primary");
     }
     if get(&row, 3)? {
-        return refuse(format!(
+        return elsewhere(format!(
             "transactions of role {user} in database {database} are read-only: look at \
              default_transaction_read_only (ALTER ROLE, ALTER DATABASE, postgresql.conf, PGOPTIONS)"
         ));
@@ -101,7 +109,7 @@ async fn session(client: &Client) -> Result<(String, String), Error> {
     Ok((user, database))
 }
 
-async fn extension(client: &Client, user: &str, database: &str) -> Result<(Oid, String), Error> {
+async fn extension(client: &Client, user: &str, database: &str) -> Result<(Oid, String), Fault> {
     let Some(row) = client.query_opt(EXTENSION, &[]).await.map_err(unexpected)? else {
         return refuse(format!(
             "the extension pg_mask is not in database {database}: run CREATE EXTENSION pg_mask in it, as a \
@@ -124,15 +132,18 @@ async fn extension(client: &Client, user: &str, database: &str) -> Result<(Oid, 
     }
 }
 
-async fn find(client: &Client, inbox: &str, user: &str, database: &str) -> Result<Oid, Error> {
+async fn find(client: &Client, inbox: &str, user: &str, database: &str) -> Result<Oid, Fault> {
     let found = client.query_one("SELECT to_regclass($1)::oid", &[&inbox]).await;
     let row = found.map_err(|e| {
         // A schema that the role may not use is an error here, and so is a name that is none.
-        Error::Database(format!(
-            "the inbox {inbox} cannot be looked up: {}. Check the name, and whether role {user} has USAGE \
-             on its schema",
-            describe(&e)
-        ))
+        fault::of_storing(
+            &e,
+            format!(
+                "the inbox {inbox} cannot be looked up: {}. Check the name, and whether role {user} has USAGE \
+                 on its schema",
+                describe(&e)
+            ),
+        )
     })?;
     if let Some(oid) = get(&row, 0)? {
         return Ok(oid);
@@ -151,7 +162,7 @@ async fn find(client: &Client, inbox: &str, user: &str, database: &str) -> Resul
 }
 
 /// Returns the inbox's name, quoted and with its schema.
-async fn examine(client: &Client, inbox: Oid, extension: Oid, user: &str) -> Result<String, Error> {
+async fn examine(client: &Client, inbox: Oid, extension: Oid, user: &str) -> Result<String, Fault> {
     let names = COLUMNS.map(|(name, _)| name).to_vec();
     let row = client.query_one(INBOX, &[&inbox, &extension, &names]).await.map_err(unexpected)?;
     let name: String = get(&row, 0)?;
@@ -178,15 +189,20 @@ async fn examine(client: &Client, inbox: Oid, extension: Oid, user: &str) -> Res
     Ok(name)
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> {
+fn get<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
     row.try_get(column).map_err(unexpected)
 }
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Database(why.into()))
+fn refuse<T>(why: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault { kind: Kind::Final, error: Error::Database(why.into()) })
+}
+
+/// It is another server that has to be written to, or this one later on.
+fn elsewhere<T>(why: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault { kind: Kind::Connection, error: Error::Database(why.into()) })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unexpected(error: tokio_postgres::Error) -> Error {
-    Error::Database(format!("the database could not be looked at: {}", describe(&error)))
+fn unexpected(error: tokio_postgres::Error) -> Fault {
+    fault::of_looking(&error)
 }

@@ -53,7 +53,8 @@ async fn an_inbox_whose_triggers_do_not_fire_is_found_out() {
             )
             .await;
         let proxy = Proxy::start().await;
-        let options = "--batch-size 10 --linger 20000";
+        // One writer, and so one session.
+        let options = "--batch-size 10 --linger 20000 --writers 1";
         let loader = world.loader().through(&proxy).options(options).start();
         eventually("the first batch in the database", async || world.logins().await == 10).await;
         world.queue.send(&events(10)).await;

@@ -1,8 +1,11 @@
 //! Deletes that fail.
 
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
-use crate::common::{Depth, Proxy, Summary, World, events, eventually};
+use tokio::time::sleep;
+
+use crate::common::{Delete, Depth, Proxy, Summary, World, events, eventually};
 
 #[tokio::test]
 async fn failed_deletes_are_retried() {
@@ -46,24 +49,26 @@ async fn failed_deletes_are_retried() {
 }
 
 #[tokio::test]
-async fn a_delete_that_is_given_up_comes_back_as_a_duplicate() {
+async fn a_lease_is_extended_until_its_delete_is_confirmed() {
     World::run(async |world| {
         let proxy = Proxy::asking().await;
         world.queue.send(&events(10)).await;
-        // All in one batch and so in one delete call.
-        let options = "--drain --batch-size 10";
+        // All in one batch and so in one delete call. The pauses between the tries add up to more than the visibility.
+        let options = "--drain --batch-size 10 --visibility 7";
         let loader = world.loader().through(&proxy).options(options).start();
-        let first = proxy.next_delete().await;
-        let receipts = first.receipts.clone();
-        first.fail_for(&receipts);
-        let mut tries = 1;
+        let start = Instant::now();
+        let (mut tries, mut receipts) = (0, Vec::new());
         let mut ended = pin!(loader.end());
         let ended = loop {
             tokio::select! {
                 ended = &mut ended => break ended.expect(0),
                 delete = proxy.next_delete() => {
-                    if delete.receipts.iter().any(|receipt| receipts.contains(receipt)) {
-                        tries += 1;
+                    tries += 1;
+                    if tries == 1 {
+                        receipts.clone_from(&delete.receipts);
+                    }
+                    assert_eq!(delete.receipts, receipts, "the same messages, by the receipts of their only delivery");
+                    if start.elapsed() < Duration::from_secs(9) {
                         delete.fail_for(&receipts);
                     } else {
                         delete.pass();
@@ -71,11 +76,55 @@ async fn a_delete_that_is_given_up_comes_back_as_a_duplicate() {
                 }
             }
         };
-        assert_eq!(tries, 5);
-        let expected = Summary { received: 20, stored: 10, duplicate: 10, rejected: 0, deleted: 10 };
-        assert_eq!(ended.says(&["gave up deleting"]).summary(), expected);
-        world.assert_each_stored_once(10).await;
+        assert!(tries > 3, "{tries} tries");
+        assert_eq!(ended.summary(), Summary::stored(10), "nothing came back meanwhile");
         assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deletes_are_not_serial() {
+    World::run(async |world| {
+        let proxy = Proxy::asking().await;
+        world.queue.send(&events(80)).await;
+        let options = "--drain --pollers 8 --batch-size 80 --linger 20000";
+        let loader = world.loader().through(&proxy).options(options).start();
+        // None of them is answered before all of them are there.
+        let mut waiting = Vec::new();
+        while waiting.len() < 8 {
+            waiting.push(proxy.next_delete().await);
+        }
+        waiting.into_iter().for_each(Delete::pass);
+        assert_eq!(loader.end().await.expect(0).summary(), Summary::stored(80));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_more_is_received_than_deletes_are_confirmed() {
+    World::run(async |world| {
+        let proxy = Proxy::asking().await;
+        world.queue.send(&events(300)).await;
+        let options = "--drain --max-in-flight 50 --batch-size 20";
+        let loader = world.loader().through(&proxy).options(options).start();
+        let (mut deleted, mut waiting) = (0, Vec::new());
+        let mut ended = pin!(loader.end());
+        let ended = loop {
+            tokio::select! {
+                ended = &mut ended => break ended.expect(0),
+                delete = proxy.next_delete() => waiting.push(delete),
+                // No further delete comes, since nothing more is received until these are answered.
+                () = sleep(Duration::from_millis(300)), if !waiting.is_empty() => {
+                    let in_hand = proxy.deliveries().len() - deleted;
+                    assert!(in_hand <= 50, "{in_hand} received and not deleted");
+                    deleted += waiting.iter().map(|delete| delete.receipts.len()).sum::<usize>();
+                    waiting.drain(..).for_each(Delete::pass);
+                }
+            }
+        };
+        assert_eq!(ended.summary(), Summary::stored(300));
+        world.assert_each_stored_once(300).await;
     })
     .await;
 }

@@ -62,10 +62,7 @@ async fn the_same_message_twice_in_one_batch_is_stored_once() {
 async fn two_loaders_share_a_queue_and_nothing_is_doubled() {
     World::run(async |world| {
         let loaders = [0, 1].map(|_| world.loader().options("--batch-size 100").start());
-        let sessions =
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%inbox_counts()'";
-        eventually("two loaders that are ready", async || world.number(sessions, &[&world.name]).await == 2)
-            .await;
+        world.ready(2).await;
         world.queue.send(&events(2000)).await;
         eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
         let mut stored = 0;

@@ -2,8 +2,8 @@
 //!
 //! `make test` starts both and describes them in environment variables. Each test makes a database, a queue and a login
 //! role of its own and removes them at the end, so tests run side by side. The loader always logs in as that role, which
-//! may insert into `login_inbox` and nothing else. Only the faults that the real SQS server cannot make come from a
-//! proxy in front of it.
+//! may insert into `login_inbox` and nothing else. Only what the real SQS server cannot do, faults most of all, comes from
+//! a proxy in front of it or from the stub in `dev/sqs-stub`.
 //!
 //! | file | the promises |
 //! |---|---|
@@ -12,6 +12,10 @@
 //! | `counting` | a commit needs the inbox's account of every event |
 //! | `deletes` | deletes that fail |
 //! | `duplicates` | the same message again: redelivered, twice at once, in the hands of two loaders |
+//! | `leases` | what is in hand stays ours until its delete is confirmed |
+//! | `poison` | a message that the database refuses blocks no other |
+//! | `queues` | several queues, FIFO queues, throttling, expired credentials, pollers |
+//! | `reconnecting` | a database that goes away, hangs or takes no writes |
 //! | `stopping` | SIGTERM and SIGINT |
 //! | `errors` | what the loader says when it cannot work |
 //! | `logs` | no event in the loader's own output |
@@ -31,8 +35,12 @@ mod counting;
 mod deletes;
 mod duplicates;
 mod errors;
+mod leases;
 mod logs;
 mod memory;
 mod plaintext;
+mod poison;
+mod queues;
+mod reconnecting;
 mod remask;
 mod stopping;

@@ -14,6 +14,11 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(super) fn of(world: &World) -> Self {
+        Self::at_queue(&world.name).database(&world.name, &world.password, &world.name)
+    }
+
+    /// A loader that has yet to be told its database.
+    pub(crate) fn at_queue(queue: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loader"));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A test that fails leaves no loader behind.
@@ -24,14 +29,14 @@ impl Loader {
         command
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("LOADER_QUEUE", &world.name)
+            .env("LOADER_QUEUE", queue)
             // Variables and not options, which may be given only once: so a test can still give these.
             .env("LOADER_WAIT", "1")
             .env("LOADER_LINGER", "100")
             // Longer than any test: a message that comes back by itself would hide that nobody gave it back.
             .env("LOADER_VISIBILITY", "3600")
             .env("LOADER_LOG_FORMAT", "human");
-        Self { command }.database(&world.name, &world.password, &world.name)
+        Self { command }
     }
 
     /// Connects to another database or as another role.
@@ -55,6 +60,17 @@ impl Loader {
     /// Sends all that goes to SQS through `proxy`.
     pub(crate) fn through(self, proxy: &Proxy) -> Self {
         self.env("AWS_ENDPOINT_URL", &proxy.url)
+    }
+
+    /// Takes another SQS server, which need not be the real one.
+    pub(crate) fn at(self, url: &str) -> Self {
+        self.env("AWS_ENDPOINT_URL", url)
+    }
+
+    /// Leaves a variable out.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
     }
 
     /// Starts it.

@@ -8,6 +8,7 @@ mod queue;
 mod ring;
 mod search;
 mod servers;
+mod swallower;
 mod traces;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -21,11 +22,12 @@ use tokio_postgres::types::ToSql;
 
 pub(crate) use events::{Canary, demo_events, event, events};
 pub(crate) use loader::{Loader, Summary};
-pub(crate) use proxy::Proxy;
+pub(crate) use proxy::{Delete, Proxy};
 pub(crate) use queue::{Depth, Queue};
 pub(crate) use ring::{Ring, run};
 pub(crate) use search::files_holding;
 pub(crate) use servers::{OwnServers, postgres_program, setting};
+pub(crate) use swallower::Swallower;
 pub(crate) use traces::{Traces, base64, hex};
 
 /// How long one test may take, on a machine that does other things too.
@@ -81,7 +83,7 @@ impl World {
             .await
             .unwrap();
         cluster.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
-        let queue = Queue::create(&name).await;
+        let queue = Queue::create(&setting("AWS_ENDPOINT_URL"), &name).await;
         Self { name, password, queue, db }
     }
 
@@ -140,6 +142,13 @@ impl World {
         session
     }
 
+    /// Waits until `count` loaders have looked at the database.
+    pub(crate) async fn ready(&self, count: usize) {
+        let query =
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%inbox_counts()'";
+        eventually("loaders that are ready", async || self.number(query, &[&self.name]).await == count).await;
+    }
+
     /// Waits until `count` loaders are in a COPY that waits for a lock, and returns the process ids of their backends.
     pub(crate) async fn backends_in_copy(&self, count: usize) -> Vec<i32> {
         let query = "SELECT pid FROM pg_stat_activity
@@ -153,20 +162,41 @@ impl World {
         pids
     }
 
-    /// Has the server break off runs of the loader that have events in hand: by a timeout, a cancel and an end of the
-    /// connection. What they printed.
+    /// Has the server break off batches that loaders have in hand: by a timeout, a cancel and an end of the
+    /// connection. Each tries again, and is then stopped with the events still in hand. What they printed.
     pub(crate) async fn break_off_in_mid_copy(&self, loader: impl Fn() -> Loader) -> String {
         let lock = self.lock_logins().await;
-        let ended = loader().env("PGOPTIONS", "-c statement_timeout=300").end().await.expect(4);
-        let mut output = ended.says(&["57014"]).output();
-        for (end, code) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
-            let running = loader().start();
+        let mut output = String::new();
+        for (options, end, code) in [
+            ("-c statement_timeout=300", None, "57014"),
+            ("", Some("pg_cancel_backend"), "57014"),
+            ("", Some("pg_terminate_backend"), "57P01"),
+        ] {
+            let running = loader().env("PGOPTIONS", options).start();
             let pid = self.backends_in_copy(1).await[0];
-            self.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
-            output += &running.end().await.expect(4).says(&[code]).output();
+            let begun = self.begin_of_copy().await;
+            if let Some(end) = end {
+                self.db.execute(&format!("SELECT {end}($1)"), &[&pid]).await.unwrap();
+            }
+            eventually("another try", async || self.begin_of_copy().await > begun).await;
+            running.signal("TERM").await;
+            running.signal("INT").await;
+            output += &running.end().await.expect(0).says(&[code, "trying again"]).output();
+            // A backend that waits for a lock does not notice that its client is gone.
+            let sessions = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
+            eventually("the end of its sessions", async || self.number(sessions, &[&self.name]).await == 0)
+                .await;
         }
         lock.batch_execute("COMMIT").await.unwrap();
         output
+    }
+
+    /// When the last COPY of a loader began that waits for a lock, as a number of microseconds.
+    async fn begin_of_copy(&self) -> usize {
+        let query =
+            "SELECT coalesce(max(extract(epoch FROM query_start) * 1e6), 0)::bigint FROM pg_stat_activity
+                     WHERE usename = $1 AND wait_event_type = 'Lock' AND query LIKE 'COPY %'";
+        self.number(query, &[&self.name]).await
     }
 
     /// Makes a role that may not do anything yet the owner of the inbox, with whose rights events are stored.

@@ -38,9 +38,11 @@ impl Depth {
 }
 
 impl Queue {
-    pub(super) async fn create(name: &str) -> Self {
-        let settings = aws_config::load_defaults(aws_config::BehaviorVersion::v2026_01_12()).await;
-        let client = Client::new(&settings);
+    /// Makes it on the server at `endpoint`.
+    pub(crate) async fn create(endpoint: &str, name: &str) -> Self {
+        let settings =
+            aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).endpoint_url(endpoint);
+        let client = Client::new(&settings.load().await);
         let url = client.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
         Self { client, url }
     }

@@ -1,0 +1,89 @@
+//! The lease on one delivery of a message: until when it is ours, and when it may be deleted.
+//!
+//! SQS hides a message that it hands out for as long as its visibility lasts; that is our lease. Two rules
+//! make up the promise that nothing is lost:
+//!
+//! 1. A message is deleted only once COMMIT of the transaction that stored it was answered.
+//! 2. A lease that may have run out is never used again, not even where an extension is confirmed after all:
+//!    someone else may have the message by then. It is left to be found a duplicate.
+//!
+//! `Term` is these rules and nothing else, over any clock, so that `model` can run it through every order of
+//! events.
+
+#[cfg(test)]
+mod model;
+
+/// Where the lease on one delivery stands. `T` is a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Term<T> {
+    /// SQS hides the message at least until then.
+    until: T,
+    /// COMMIT of the transaction that stored or rejected it was answered.
+    committed: bool,
+}
+
+impl<T: Ord + Copy> Term<T> {
+    /// A message was received. `until` counts from before the call was sent, since SQS's time runs from when
+    /// it hands the message out.
+    pub(crate) fn begin(until: T) -> Self {
+        Self { until, committed: false }
+    }
+
+    /// Whether the message may be someone else's by now. A lease that has lapsed is to be dropped.
+    pub(crate) fn has_lapsed(&self, now: T) -> bool {
+        now >= self.until
+    }
+
+    /// SQS confirmed, at `now`, that it hides the message until a later time. Comes too late for a lease that
+    /// has lapsed meanwhile.
+    pub(crate) fn extend(&mut self, now: T, until: T) {
+        if !self.has_lapsed(now) {
+            self.until = self.until.max(until);
+        }
+    }
+
+    /// COMMIT was answered.
+    pub(crate) fn commit(&mut self) {
+        self.committed = true;
+    }
+
+    /// Whether a delete may be sent. A call that is not answered before `until` has to be broken off then.
+    pub(crate) fn may_delete(&self, now: T) -> bool {
+        self.committed && !self.has_lapsed(now)
+    }
+
+    /// When the lease ends unless it is extended.
+    pub(crate) fn until(&self) -> T {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_deleted_before_commit() {
+        let mut term = Term::begin(10);
+        assert!(!term.may_delete(0));
+        term.commit();
+        assert!(term.may_delete(9));
+    }
+
+    #[test]
+    fn a_lease_that_has_lapsed_is_never_used_again() {
+        let mut term = Term::begin(10);
+        term.commit();
+        term.extend(10, 100);
+        assert!(!term.may_delete(10) && !term.may_delete(50));
+    }
+
+    #[test]
+    fn an_extension_never_shortens() {
+        let mut term = Term::begin(10);
+        term.extend(5, 8);
+        assert_eq!(term.until(), 10);
+        term.extend(5, 15);
+        assert_eq!(term.until(), 15);
+    }
+}

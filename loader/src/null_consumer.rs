@@ -1,0 +1,98 @@
+//! The null consumer: receives and deletes with the very calls of the loader, and stores nothing. What it takes is the
+//! least that a consumer of this SDK can take; dev/bench measures the loader against it. It loses every message, so it
+//! is there only in builds with the feature `null-consumer`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::drain::{Drain, Emptiness};
+use crate::error::{Error, ended};
+use crate::ledger::Ledger;
+use crate::pipeline;
+use crate::queue::{Answer, Queue};
+use crate::shutdown::Shutdown;
+use crate::stats::{Stats, Summary};
+
+/// The pause after a call that brought nothing.
+const EMPTY_PAUSE: Duration = Duration::from_millis(200);
+
+/// One of the tasks that receive and delete in turn.
+struct Worker {
+    queue: Queue,
+    ledger: Arc<Ledger>,
+    stats: Arc<Stats>,
+    emptiness: Arc<Emptiness>,
+    shutdown: Shutdown,
+}
+
+/// Runs `--pollers` workers a queue until stopped, drained or failed. Nothing is tried again but by the SDK.
+pub(crate) async fn run(config: &Config, shutdown: &Shutdown) -> Result<Summary, Error> {
+    let stats = Arc::new(Stats::default());
+    let (queues, _) = tokio::select! {
+        opened = Queue::open_all(config) => opened?,
+        () = shutdown.stopping() => return Ok(stats.summary()),
+    };
+    let ledger = Arc::new(pipeline::ledger(config));
+    let emptiness = Arc::new(Emptiness::default());
+    let mut tasks = JoinSet::new();
+    for queue in queues.iter() {
+        for _ in 0..config.pollers {
+            stats.pollers.fetch_add(1, Relaxed);
+            let worker = Worker {
+                queue: queue.clone(),
+                ledger: Arc::clone(&ledger),
+                stats: Arc::clone(&stats),
+                emptiness: Arc::clone(&emptiness),
+                shutdown: shutdown.clone(),
+            };
+            tasks.spawn(worker.run());
+        }
+    }
+    if config.drain {
+        let drain = Drain {
+            queues: Arc::clone(&queues),
+            ledger: Arc::clone(&ledger),
+            stats: Arc::clone(&stats),
+            emptiness,
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn(drain.run());
+    }
+    let mut result = Ok(());
+    while let Some(joined) = tasks.join_next().await {
+        if let Err(error) = ended(joined) {
+            shutdown.stop();
+            result = result.and(Err(error));
+        }
+    }
+    result.map(|()| stats.summary())
+}
+
+impl Worker {
+    async fn run(self) -> Result<(), Error> {
+        while !self.shutdown.is_stopping() {
+            let messages = self.queue.receive(self.ledger.reserve().await).await?;
+            self.emptiness.note(messages.is_empty());
+            if messages.is_empty() {
+                self.shutdown.sleep(EMPTY_PAUSE).await;
+                continue;
+            }
+            self.stats.add_received(messages.len());
+            let ids: Vec<_> = messages.iter().map(|message| message.lease).collect();
+            drop(messages);
+            self.ledger.commit(&ids);
+            let Some((leases, _)) = self.ledger.deletable(&ids, Instant::now()) else { continue };
+            let answers = self.queue.delete(&leases).await?;
+            for (lease, answer) in leases.iter().zip(answers) {
+                self.stats.add_deleted(usize::from(answer == Answer::Done));
+                self.ledger.settle(lease.id);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Poison: a message that the database can neither store nor reject blocks no other.
+
+use sqs_stub::Server;
+
+use crate::common::{Depth, Summary, World, event, events, eventually};
+
+/// Lets COMMIT fail where there is a login of this user: the inbox finds out about all that its own target refuses.
+const REFUSE_AT_COMMIT: &str = "
+    CREATE TABLE audit (user_id text);
+    GRANT INSERT ON audit TO login_owner;
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO public.audit VALUES (NEW.user_id); RETURN NULL; END $$;
+    CREATE TRIGGER note AFTER INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION note();
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.user_id ~ 'user-17$|user-99..$' THEN RAISE EXCEPTION 'not %', NEW.user_id; END IF;
+            RETURN NULL;
+        END $$;
+    CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON audit DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse();";
+
+#[tokio::test]
+async fn a_message_that_the_database_refuses_is_left_and_named_and_blocks_no_other() {
+    World::run(async |world| {
+        world.sql(REFUSE_AT_COMMIT).await;
+        let ids = world.queue.send(&events(40)).await;
+        let loader = world.loader().options("--batch-size 40").start();
+        eventually("all others", async || world.logins().await == 39).await;
+        eventually("their deletes", async || {
+            world.queue.depth().await == Depth { hidden: 1, ..Depth::EMPTY }
+        })
+        .await;
+        let ended = loader.stop().await.expect(0);
+        let culprit = ids[17].to_string();
+        let ended = ended.says(&["neither store nor reject", "redrive policy", "P0001", &culprit, "left=1"]);
+        assert!(!ended.output().contains("user-17"), "a value of the event is in the log");
+        assert_eq!(ended.output().matches("left to the queue's redrive policy").count(), 1, "one culprit");
+        let expected = Summary { received: 40, stored: 39, duplicate: 0, rejected: 0, deleted: 39 };
+        assert_eq!(ended.summary(), expected);
+        // It is neither deleted nor given back: SQS counts it, and moves it once it has come often enough.
+        assert_eq!(world.queue.depth().await, Depth { hidden: 1, ..Depth::EMPTY });
+        world.assert_each_stored_once(39).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_poison_than_would_stop_the_loader_does_not_when_there_are_good_messages() {
+    World::run(async |world| {
+        world.sql(REFUSE_AT_COMMIT).await;
+        let stub = Server::start(sqs_stub::Options::default()).unwrap();
+        // All the poison first, and all in one batch.
+        stub.fill(&world.name, 40, |n| if n < 25 { event(9900 + n) } else { event(n) });
+        let options = "--batch-size 40 --pollers 1 --linger 20000 --visibility 30";
+        let loader = world.loader().at(&stub.url()).options(options).start();
+        eventually("the good ones", async || world.logins().await == 15).await;
+        eventually("their deletes", async || stub.counters().deleted == 15).await;
+        loader.stop().await.expect(0).says(&["left=25"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_poison_message_that_comes_again_and_again_does_not_stop_the_loader() {
+    World::run(async |world| {
+        world.sql(REFUSE_AT_COMMIT).await;
+        let stub = Server::start(sqs_stub::Options::default()).unwrap();
+        stub.fill(&world.name, 1, |_| event(17));
+        // Its receipts are bad at once, and so it comes back at once.
+        stub.set_faults(sqs_stub::Faults { expire: 1.0, ..Default::default() });
+        let loader = world.loader().at(&stub.url()).options("--linger 1").start();
+        eventually("more deliveries than messages stop it", async || stub.counters().received > 25).await;
+        stub.set_faults(sqs_stub::Faults::default());
+        stub.fill(&world.name, 10, event);
+        eventually("good messages", async || world.logins().await == 10).await;
+        loader.stop().await.expect(0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_brings_the_server_down_holds_no_other_up() {
+    World::run(async |world| {
+        world
+            .sql(
+                "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN
+                         IF NEW.user_id = 'user-3' THEN PERFORM pg_catalog.pg_sleep(3600); END IF;
+                         RETURN NULL;
+                     END $$;
+                 CREATE TRIGGER hang AFTER INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION hang();",
+            )
+            .await;
+        world.queue.send(&events(8)).await;
+        let loader =
+            world.loader().options("--batch-size 8 --linger 20000 --store-timeout 1 --grace 0").start();
+        eventually("all others", async || world.logins().await == 7).await;
+        loader.signal("TERM").await;
+        loader.end().await.expect(0).says(&["not stored within 1 s"]);
+        world.assert_each_stored_once(7).await;
+    })
+    .await;
+}

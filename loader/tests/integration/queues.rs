@@ -1,0 +1,189 @@
+//! Queues: several of them, FIFO queues, and services that throttle, fail, or no longer know the credentials.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use sqs_stub::{Event, Faults, Server};
+
+use crate::common::{Summary, World, event, eventually};
+
+fn stub() -> Server {
+    Server::start(sqs_stub::Options::default()).unwrap()
+}
+
+#[tokio::test]
+async fn several_queues_go_into_one_inbox() {
+    World::run(async |world| {
+        let stub = stub();
+        for (n, queue) in ["a", "b", "c"].into_iter().enumerate() {
+            stub.fill(queue, 100 * (n + 1), |i| event(1000 * n + i));
+        }
+        let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", "a,b,c");
+        let ended = loader.options("--drain").end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(600));
+        for queue in ["a", "b", "c"] {
+            assert_eq!(stub.depth(queue).unwrap().total(), 0, "queue {queue}");
+        }
+        world.assert_each_stored_once(600).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fifo_queue_keeps_the_order_of_its_groups() {
+    const GROUPS: usize = 20;
+    const MESSAGES: usize = 600;
+    World::run(async |world| {
+        let stub = stub();
+        stub.record(true);
+        stub.fill_groups("logins.fifo", MESSAGES, GROUPS, event);
+        // Deletes fail one by one, and batches at random, so that order is not kept by mere luck.
+        stub.set_faults(Faults { partial_delete: 0.1, server_error: 0.05, ..Faults::default() });
+        world
+            .sql(
+                "CREATE TABLE committed (at bigserial, n int, transaction bigint DEFAULT txid_current());
+                 GRANT INSERT ON committed TO login_owner; GRANT USAGE ON SEQUENCE committed_at_seq TO login_owner;
+                 CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN
+                         PERFORM pg_catalog.pg_sleep(pg_catalog.random() / 50);
+                         INSERT INTO public.committed (n) SELECT substr(user_id, 6)::int FROM new_rows;
+                         RETURN NULL;
+                     END $$;
+                 CREATE TRIGGER note AFTER INSERT ON user_logins REFERENCING NEW TABLE AS new_rows
+                     FOR EACH STATEMENT EXECUTE FUNCTION note();",
+            )
+            .await;
+        let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", "logins.fifo").env("LOADER_LINGER", "5");
+        let options = "--drain --wait 0 --visibility 120 --writers 4 --pollers 8 --batch-size 15";
+        let ended = loader.options(options).end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(MESSAGES));
+
+        // In the order of the transactions, each group counts upwards; within a transaction there is no order to see.
+        let rows = world.db.query("SELECT transaction, array_agg(n) FROM committed GROUP BY 1 ORDER BY min(at)", &[]);
+        let mut last = HashMap::new();
+        for row in rows.await.unwrap() {
+            let mut numbers: Vec<i32> = row.get(1);
+            numbers.sort_unstable();
+            for n in numbers {
+                let group = usize::try_from(n).unwrap() % GROUPS;
+                let before = last.insert(group, n);
+                assert!(before < Some(n), "group {group}: {n} after {before:?}");
+            }
+        }
+        // And so do the deletes.
+        let mut last = HashMap::new();
+        let mut deleted = 0;
+        for record in stub.take_events().into_iter().filter_map(|event| match event {
+            Event::Delete(record) => Some(record),
+            _ => None,
+        }) {
+            let before = last.insert(record.group.clone(), record.sequence);
+            assert!(before < Some(record.sequence), "group {:?}", record.group);
+            deleted += 1;
+        }
+        assert_eq!(deleted, MESSAGES);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn throttling_and_server_errors_are_retried() {
+    World::run(async |world| {
+        let stub = stub();
+        stub.fill(&world.name, 500, event);
+        let faults = Faults { throttle: 0.2, server_error: 0.2, partial_delete: 0.2, ..Faults::default() };
+        stub.set_faults(Faults {
+            only: vec!["ReceiveMessage".into(), "DeleteMessageBatch".into()],
+            ..faults
+        });
+        let loader = world.loader().at(&stub.url()).options("--batch-size 50 --pollers 4").start();
+        eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(500));
+        let faults = stub.counters().faults;
+        assert!(faults["throttle"] > 0 && faults["server_error"] > 0 && faults["partial_delete"] > 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_receive_call_that_hangs_is_given_up() {
+    World::run(async |world| {
+        let stub = stub();
+        stub.fill(&world.name, 20, event);
+        stub.set_faults(Faults { hang: 1.0, only: vec!["ReceiveMessage".into()], ..Faults::default() });
+        let options = "--drain --wait 0 --visibility 7 --pollers 1";
+        let loader = world.loader().at(&stub.url()).options(options).start();
+        eventually("a call that hangs", async || stub.counters().faults["hang"] == 1).await;
+        stub.set_faults(Faults::default());
+        // Whether SQS had handed anything over or not: what it had comes back.
+        let ended = loader.end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(20));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn expired_credentials_are_loaded_anew() {
+    World::run(async |world| {
+        let stub = stub();
+        let file = std::env::temp_dir().join(format!("pg_mask-{}-credentials", world.name));
+        let write = |key: &str| {
+            let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
+            fs::write(&file, text).unwrap();
+        };
+        write("OLD");
+        stub.fill(&world.name, 50, event);
+        let loader = world
+            .loader()
+            .at(&stub.url())
+            .without("AWS_ACCESS_KEY_ID")
+            .without("AWS_SECRET_ACCESS_KEY")
+            .env("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap())
+            .start();
+        eventually("the first messages", async || stub.counters().deleted == 50).await;
+        // Another program has written new ones, and the old ones are worth nothing any more.
+        stub.set_faults(Faults { expired_keys: vec!["OLD".into()], ..Faults::default() });
+        write("NEW");
+        stub.fill(&world.name, 50, |n| event(100 + n));
+        eventually("the others", async || stub.counters().deleted == 100).await;
+        fs::remove_file(&file).unwrap();
+        let ended = loader.stop().await.expect(0).says(&["ExpiredToken", "loaded anew"]);
+        assert!(!ended.output().contains("secret"));
+        assert_eq!(ended.summary(), Summary::stored(100));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pollers_grow_while_calls_come_back_full_and_shrink_while_they_come_back_empty() {
+    World::run(async |world| {
+        let stub = stub();
+        stub.record(true);
+        stub.fill(&world.name, 0, event);
+        stub.set_delay(Duration::from_millis(200));
+        let options = "--wait 0 --min-pollers 2 --pollers 16 --batch-size 500";
+        let loader = world.loader().at(&stub.url()).options(options).start();
+        eventually("polling", async || stub.counters().calls["ReceiveMessage"] > 4).await;
+        // One poller makes five calls a second at most.
+        let quiet = receives_a_second(&stub).await;
+        assert!(quiet <= 16, "{quiet} calls a second while there is nothing");
+        stub.fill(&world.name, 4000, event);
+        eventually("many of them at a time", async || receives_a_second(&stub).await > 30).await;
+        eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
+        eventually("few of them", async || receives_a_second(&stub).await <= 16).await;
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(4000));
+    })
+    .await;
+}
+
+/// Receive calls in the second that begins now.
+async fn receives_a_second(stub: &Server) -> usize {
+    drop(stub.take_events());
+    let start = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let receives =
+        stub.take_events().into_iter().filter(|event| matches!(event, Event::Receive { .. })).count();
+    let milliseconds = usize::try_from(start.elapsed().as_millis()).unwrap();
+    receives * 1000 / milliseconds
+}
