@@ -1,0 +1,216 @@
+//! A `PostgreSQL` of the test's own, to be killed, restarted and given too little space.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Blocking, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
+
+use crate::common::{OwnServers, SCHEMA};
+use crate::disk::Disk;
+
+/// The role that the loaders log in as.
+pub(crate) const ROLE: &str = "chaos_loader";
+/// How long `pg_ctl` may wait for a server that recovers on a slow machine, in seconds.
+const PG_CTL_SECONDS: &str = "600";
+/// How long it may take until the status of a process that has ended is asked for, where anyone does.
+const REAPED_AFTER: Duration = Duration::from_secs(3);
+
+/// The database, and the real SQS server that was started with it.
+pub(crate) struct Database {
+    pub(crate) servers: OwnServers,
+    /// Where the table is; none where no file system can be mounted.
+    pub(crate) disk: Option<Disk>,
+    password: String,
+    /// Where the server's log is kept when the test fails.
+    logs: PathBuf,
+}
+
+impl Database {
+    /// Starts the servers and applies the schema. `user_logins` goes to a file system of so many MiB, where
+    /// they are given.
+    pub(crate) async fn start(disk_mib: Option<usize>, logs: PathBuf) -> Self {
+        let servers = OwnServers::start("chaos", &["log_lock_waits=on"]);
+        let owner = owner(&servers);
+        let folder = PathBuf::from(servers.setting("SERVERS_ROOT")).join("disk");
+        let disk = disk_mib.and_then(|mib| Disk::mount(folder, mib, owner));
+        let password = format!("{:016x}", fastrand::u64(..));
+        let database = Self { servers, disk, password, logs };
+        let client = database.session().await;
+        for file in SCHEMA {
+            client.batch_execute(file).await.unwrap();
+        }
+        let role = format!("CREATE ROLE {ROLE} LOGIN PASSWORD '{}' IN ROLE login_loader", database.password);
+        client.batch_execute(&role).await.unwrap();
+        if let Some(disk) = &database.disk {
+            let place = format!("CREATE TABLESPACE small LOCATION '{}'", disk.folder.display());
+            client.batch_execute(&place).await.unwrap();
+            client.batch_execute("ALTER TABLE user_logins SET TABLESPACE small").await.unwrap();
+        }
+        database
+    }
+
+    /// The port that it is reached at without a proxy.
+    pub(crate) fn port(&self) -> u16 {
+        self.servers.setting("PGPORT").parse().unwrap()
+    }
+
+    /// What a loader needs to reach it by the proxy at `port`.
+    pub(crate) fn url_by(&self, port: u16) -> String {
+        let database = self.servers.setting("PGDATABASE");
+        format!("postgres://{ROLE}:{}@127.0.0.1:{port}/{database}", self.password)
+    }
+
+    /// A superuser's session, past the proxy. It may have to be waited for, where the server is recovering.
+    pub(crate) async fn session(&self) -> Client {
+        loop {
+            match self.servers.try_connect().await {
+                Ok(client) => return client,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// kill -9 of the server and all its processes, and a start that has to recover.
+    pub(crate) async fn kill(&self) {
+        let postmaster = self.postmaster();
+        // Stopped first, since it starts others. Each process is a group of its own, so they are killed one by one.
+        signal("STOP", postmaster);
+        let mut left = children(postmaster);
+        left.insert(postmaster);
+        for pid in &left {
+            signal("KILL", *pid);
+        }
+        // A server does not start beside what is left of one before it ...
+        while left.iter().any(|pid| is_there(*pid)) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // ... and takes for alive what has ended and waits to be asked for its status, which in some containers nobody
+        // does.
+        let deadline = Instant::now() + REAPED_AFTER;
+        while Path::new(&format!("/proc/{postmaster}")).exists() && Instant::now() < deadline {
+            sleep(Duration::from_millis(10)).await;
+        }
+        if Instant::now() >= deadline {
+            fs::remove_file(self.servers.data().join("postmaster.pid")).unwrap();
+        }
+        self.pg_ctl(&["start"]).await;
+    }
+
+    /// kill -9 of one backend of the loaders', upon which the server ends all others and recovers. False where there is
+    /// none.
+    pub(crate) async fn kill_backend(&self) -> bool {
+        let Ok(client) = self.servers.try_connect().await else { return false };
+        let query = "SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY random() LIMIT 1";
+        let Ok(Some(row)) = client.query_opt(query, &[&ROLE]).await else { return false };
+        let pid = u32::try_from(row.get::<_, i32>(0)).unwrap();
+        // It may have ended meanwhile.
+        let is_ours = children(self.postmaster()).contains(&pid);
+        if is_ours {
+            signal("KILL", pid);
+            // Whoever connects before the server has noticed is thrown out when it does.
+            while client.simple_query("SELECT").await.is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+        is_ours
+    }
+
+    /// Ends all sessions and starts the server anew.
+    pub(crate) async fn restart(&self) {
+        self.pg_ctl(&["restart", "-m", "fast"]).await;
+    }
+
+    /// How often it has recovered from a crash, as its log says: (of the whole server, of a backend).
+    pub(crate) fn recoveries(&self) -> (usize, usize) {
+        let log = fs::read_to_string(self.servers.setting("PGLOG")).unwrap();
+        let backends = log.matches("all server processes terminated; reinitializing").count();
+        (log.matches("automatic recovery in progress").count() - backends, backends)
+    }
+
+    fn postmaster(&self) -> u32 {
+        let file = self.servers.data().join("postmaster.pid");
+        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let data = self.servers.setting("PGDATA");
+        assert!(
+            String::from_utf8_lossy(&command).contains(data),
+            "process {pid} is not the server of {data}"
+        );
+        pid
+    }
+
+    async fn pg_ctl(&self, command: &[&str]) {
+        let (program, arguments) = self.pg_ctl_command(command);
+        let (user, group) = owner(&self.servers);
+        let mut pg_ctl = Command::new(program);
+        pg_ctl.args(arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+        pg_ctl.current_dir("/").stdin(Stdio::null()).uid(user).gid(group);
+        let output = pg_ctl.output().await.unwrap();
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pg_ctl {command:?} failed: {why}");
+    }
+
+    fn pg_ctl_command(&self, command: &[&str]) -> (PathBuf, Vec<String>) {
+        let setting = |name| self.servers.setting(name).to_owned();
+        let mut arguments: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        arguments.extend(["-w", "-s", "-t", PG_CTL_SECONDS, "-D"].map(str::to_owned));
+        arguments.extend([setting("PGDATA"), "-l".to_owned(), setting("PGLOG")]);
+        (PathBuf::from(setting("PGBIN")).join("pg_ctl"), arguments)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            _ = fs::copy(self.servers.setting("PGLOG"), self.logs.join("postgres.log"));
+        }
+        if self.disk.is_none() {
+            return;
+        }
+        // It has files open in the file system that is to be unmounted; and it need not write them once more.
+        let (program, mut arguments) = self.pg_ctl_command(&["stop", "-m", "immediate"]);
+        arguments.truncate(arguments.len() - 2);
+        let (user, group) = owner(&self.servers);
+        let mut stop = Blocking::new(program);
+        std::os::unix::process::CommandExt::uid(&mut stop, user);
+        std::os::unix::process::CommandExt::gid(&mut stop, group);
+        _ = stop.args(arguments).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        self.disk = None;
+    }
+}
+
+/// The user and the group that the server runs as.
+fn owner(servers: &OwnServers) -> (u32, u32) {
+    let metadata = fs::metadata(servers.data()).unwrap();
+    (metadata.uid(), metadata.gid())
+}
+
+/// The processes whose parent is this one.
+fn children(parent: u32) -> BTreeSet<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, in which anything can stand: the state and the parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether it has not ended. One that has and was not asked for its status has no command line any more.
+fn is_there(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
+}
+
+fn signal(name: &str, pid: u32) {
+    // The shell has a kill of its own on every system. The process may have ended by itself.
+    let command = format!("kill -{name} {pid}");
+    _ = Blocking::new("sh").args(["-c", &command]).stderr(Stdio::null()).status();
+}

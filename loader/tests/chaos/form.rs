@@ -1,0 +1,85 @@
+//! How much of everything: the short form of `make test` and the long one of `make chaos`.
+
+use std::time::Duration;
+
+/// The size of a run. Times are the shortest and the longest, between which the seed decides.
+#[derive(Clone)]
+pub(crate) struct Form {
+    pub(crate) name: &'static str,
+    /// Messages through the stub.
+    pub(crate) of_stub: usize,
+    /// Messages through the real SQS server.
+    pub(crate) of_sqs: usize,
+    pub(crate) loader_kills: usize,
+    pub(crate) postgres_kills: usize,
+    pub(crate) backend_kills: usize,
+    pub(crate) restarts: usize,
+    pub(crate) disk_fills: usize,
+    /// Of each kind of fault of the network, on each side.
+    pub(crate) cuts: usize,
+    /// Between two faults.
+    pub(crate) pause: (Duration, Duration),
+    pub(crate) slow: (Duration, Duration),
+    pub(crate) stall: (Duration, Duration),
+    /// The file system that the table is on.
+    pub(crate) disk_mib: usize,
+    /// Whether it is the long one, which tells of each step.
+    pub(crate) is_long: bool,
+}
+
+impl Form {
+    /// What CHAOS asks for.
+    pub(crate) fn asked_for() -> Self {
+        match std::env::var("CHAOS").as_deref() {
+            Ok("long") => Self::long(),
+            Ok("short") | Err(_) => Self::short(),
+            Ok(other) => panic!("CHAOS is {other:?}, and can be short or long"),
+        }
+    }
+
+    /// Some of everything, in less than a minute.
+    pub(crate) fn short() -> Self {
+        Self {
+            name: "short",
+            of_stub: 5_000,
+            of_sqs: 1_000,
+            loader_kills: 3,
+            postgres_kills: 1,
+            backend_kills: 1,
+            restarts: 1,
+            disk_fills: 1,
+            cuts: 1,
+            pause: (ms(50), ms(500)),
+            slow: (ms(500), ms(1_000)),
+            // Longer than a batch may take.
+            stall: (ms(2_200), ms(3_000)),
+            disk_mib: 64,
+            is_long: false,
+        }
+    }
+
+    /// Much of everything.
+    pub(crate) fn long() -> Self {
+        Self {
+            name: "long",
+            of_stub: 170_000,
+            of_sqs: 40_000,
+            loader_kills: 20,
+            postgres_kills: 6,
+            backend_kills: 4,
+            restarts: 5,
+            disk_fills: 2,
+            cuts: 4,
+            pause: (ms(200), ms(2_000)),
+            slow: (ms(1_000), ms(4_000)),
+            // Some are longer than messages are hidden.
+            stall: (ms(2_500), ms(14_000)),
+            disk_mib: 256,
+            is_long: true,
+        }
+    }
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}

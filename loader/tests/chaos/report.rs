@@ -1,0 +1,121 @@
+//! What was done to the loaders, and what it came to.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use sqs_stub::Counters;
+
+use crate::database::Database;
+use crate::form::Form;
+use crate::loaders::{Ends, Logs};
+use crate::plan::Side;
+use crate::proxy::Proxy;
+
+/// All that is reported.
+pub(crate) struct Report<'r> {
+    pub(crate) form: &'r Form,
+    pub(crate) seed: u64,
+    pub(crate) time: Duration,
+    pub(crate) ends: Ends,
+    pub(crate) database: &'r Database,
+    pub(crate) proxies: &'r [Proxy; 3],
+    pub(crate) stub: Counters,
+    pub(crate) logs: Logs,
+    /// kill -9 of all of Postgres, of a backend, restarts, disk full: as often as it was done.
+    pub(crate) done: [usize; 4],
+}
+
+impl Report<'_> {
+    /// As a table.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "chaos, {} form: {} messages, {} s, seed {}\n",
+            self.form.name,
+            self.form.of_stub + self.form.of_sqs,
+            self.time.as_secs(),
+            self.seed
+        );
+        let mut line = |what: &str, numbers: String| {
+            // A String can always be written.
+            _ = writeln!(text, "  {what:<46} {numbers}");
+        };
+        line(
+            "messages by the stub, by the SQS server",
+            format!("{} {}", self.form.of_stub, self.form.of_sqs),
+        );
+        line("loaders: kill -9", self.ends.killed.to_string());
+        line("loaders: started while a server was down", self.ends.not_started.to_string());
+        line("loaders: stopped by SIGTERM, exit code 0", self.ends.stopped.to_string());
+        let [killed, backends, restarts, fills] = self.done;
+        let (of_all, of_backends) = self.database.recoveries();
+        line("PostgreSQL: kill -9, recoveries in its log", format!("{killed} {of_all}"));
+        line("PostgreSQL: kill -9 of a backend, recoveries", format!("{backends} {of_backends}"));
+        line("PostgreSQL: restarts", restarts.to_string());
+        match self.database.disk {
+            Some(_) => line("PostgreSQL: disk full", fills.to_string()),
+            None => line("PostgreSQL: disk full", "left out, as tmpfs cannot be mounted here".to_owned()),
+        }
+        for (side, proxy) in Side::ALL.iter().zip(self.proxies) {
+            let made = proxy.made();
+            let number = |counter: &AtomicUsize| counter.load(Relaxed);
+            let what = format!("connections to the {}", side.name());
+            line(&what, number(&made.connections).to_string());
+            line(
+                "  reset, cut short, closed on one side",
+                format!("{} {} {}", number(&made.reset), number(&made.truncated), number(&made.half_closed)),
+            );
+            line("  stalled, slowed down", format!("{} {}", number(&made.stalled), number(&made.slowed)));
+        }
+        for (fault, count) in self.stub.faults.iter().filter(|(_, count)| **count > 0) {
+            line(&format!("SQS stub: {fault}"), count.to_string());
+        }
+        line(
+            "SQS stub: handed out, of which again",
+            format!("{} {}", self.stub.received, self.stub.redelivered),
+        );
+        line("SQS stub: deletes refused for the receipt", self.stub.stale_deletes.to_string());
+        let of = |name| self.logs.batches.get(name).copied().unwrap_or(0);
+        line(
+            "loaders' logs: committed, received before",
+            format!("{} {}", of("messages"), of("received_before")),
+        );
+        line(
+            "loaders' logs: stored, rejected, duplicate",
+            format!("{} {} {}", of("stored"), of("rejected"), of("duplicate")),
+        );
+        line("loaders' logs: leases extended, lost", format!("{} {}", self.logs.extended, self.logs.lapsed));
+        line("loaders' logs: deletes refused", self.logs.undeleted.to_string());
+        line("loaders' logs: 'trying again'", self.logs.again.to_string());
+        let states = self.logs.states.iter().map(|(state, count)| format!("{state}: {count}"));
+        line("loaders' logs: SQLSTATEs", states.collect::<Vec<_>>().join(", "));
+        text
+    }
+
+    /// Panics where a fault of the plan was not made: then the run shows less than it says.
+    pub(crate) fn assert_all_was_done(&self) {
+        let form = self.form;
+        assert_eq!(self.ends.killed, form.loader_kills, "loaders killed");
+        let fills = if self.database.disk.is_some() { form.disk_fills } else { 0 };
+        assert_eq!(self.done, [form.postgres_kills, form.backend_kills, form.restarts, fills], "PostgreSQL");
+        if self.database.disk.is_some() {
+            let states = &self.logs.states;
+            assert!(states.contains_key("53100"), "no loader has met a full disk: {states:?}");
+        }
+        if form.is_long {
+            for (side, proxy) in Side::ALL.iter().zip(self.proxies) {
+                let made = proxy.made();
+                let hits = [&made.reset, &made.truncated, &made.half_closed, &made.stalled, &made.slowed];
+                assert!(
+                    hits.iter().all(|hit| hit.load(Relaxed) > 0),
+                    "no connection to the {} was hit",
+                    side.name()
+                );
+            }
+            assert!(
+                self.stub.faults.iter().all(|(name, count)| *count > 0 || *name == "expired_key"),
+                "the stub's faults"
+            );
+        }
+    }
+}
