@@ -22,7 +22,13 @@ test: ## Run all tests, on servers of their own
 test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
 	@dev/test-compose
 
-bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (some 20 minutes)
+chaos: ## Kill, cut off and fill up everything while 210,000 messages come in (some 10 minutes)
+	@dev/chaos long
+
+soak: ## Watch what the loader takes of memory, files and connections for half an hour of steady work
+	@dev/chaos soak
+
+bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (some 40 minutes)
 	@dev/install && dev/build extension && dev/bench/run
 
 build: ## Build the extension and the loader in release
@@ -32,7 +38,7 @@ install: ## Install the extension into a PostgreSQL that is there: make install 
 	@dev/install extension && dev/build extension && dev/install-extension
 
 lint: ## Check formatting and lints
-	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets --features loader/null-consumer -- -D warnings
 
 fmt: ## Format the Rust code
 	@cargo fmt --all
@@ -40,4 +46,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-compose bench build install lint fmt clean
+.PHONY: help demo psql stop test test-compose chaos soak bench build install lint fmt clean

@@ -64,6 +64,22 @@ class Cluster:
             prepare_threshold=None,
         )
 
+    def login(self, role, password, schema):
+        """The variables by which another program connects as a role, and finds this schema first."""
+        return {
+            "PGHOST": self._env["PGHOST"],
+            "PGPORT": self._env["PGPORT"],
+            "PGUSER": role,
+            "PGPASSWORD": password,
+            "PGDATABASE": DATABASE,
+            "PGOPTIONS": f"-c search_path={schema},public",
+        }
+
+    @property
+    def sqs(self):
+        """The endpoint of the SQS server of the demo and the tests."""
+        return self._env["AWS_ENDPOINT_URL"]
+
     def set_primary(self, session, key):
         """Has values masked under another key of the ring, and waits until the session does so."""
         self.ring.write(key)

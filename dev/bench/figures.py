@@ -100,6 +100,61 @@ FIGURES = {
         " SELECT count(*) FROM (SELECT mask_pii(ip) … GROUP BY 1): count(DISTINCT …), which means the same, is never"
         " parallel.",
     ),
+    "loader_vs_null_rate": Figure(
+        "×",
+        "≥ 0.85",
+        "Messages a second of the loader over those of the null consumer, which is the same program with the same"
+        " pollers (16), receives and deletes by the same calls and stores nothing; {sizes.messages:,} messages of 220"
+        " bytes, on a local SQS server.",
+    ),
+    "loader_vs_null_cpu": Figure(
+        "×",
+        "≤ 1.3",
+        "Processor time a message of the loader over that of the null consumer, in the same runs.",
+    ),
+    "rate_at_20ms": Figure(
+        "×",
+        "≥ 0.5",
+        "Messages a second of the loader with 64 pollers, where each SQS call takes 20 ms longer, over the 32,000 that"
+        " so many pollers would receive if nothing else took time; {sizes.messages:,} messages.",
+    ),
+    "loader_vs_null_rate_20ms": Figure(
+        "×",
+        None,
+        "The loader's rate over the null consumer's there, where neither has to wait for the processor. A worker of the null"
+        " consumer deletes before it receives again.",
+    ),
+    "ramp_seconds": Figure(
+        "s",
+        "≤ 5",
+        "Time from the first receive call until messages are deleted at nine tenths of the full rate, of a loader that"
+        " begins with one poller and may have 64, where each SQS call takes 20 ms longer; {sizes.ramped:,} messages"
+        " wait.",
+    ),
+    "loader_vs_naive_python": Figure(
+        "×",
+        "≥ 50",
+        "Messages a second of the loader over those of a Python consumer as most people write it, with boto3 and"
+        " psycopg, one message at a time and a commit each (dev/bench/peers/naive.py).",
+    ),
+    "loader_vs_best_python": Figure(
+        "×",
+        "≥ 3",
+        "The same over the quickest Python consumer that boto3 and psycopg make: ten messages a call, threads and"
+        " processes, COPY into the inbox, deletes in batches (dev/bench/peers/best.py).",
+    ),
+    "loader_rss_mb": Figure(
+        "MB",
+        "≤ 64",
+        "Most resident memory of the loader with 64 pollers, while {sizes.waiting:,} messages of 1 KB wait; the larger"
+        " of a run without delay and one with 20 ms more for each SQS call.",
+    ),
+    "loader_vs_null_rate_ministack": Figure(
+        "×",
+        None,
+        "loader_vs_null_rate on the SQS server of the demo, which is written in Python; one sample of"
+        " {sizes.ministack:,} messages.",
+    ),
     "wal_bytes_per_event": Figure(
         "bytes",
         None,

@@ -13,6 +13,7 @@ import psycopg
 import cluster
 import growth
 import ingest
+import loader
 import masks
 import memory
 import plot
@@ -36,6 +37,12 @@ class Sizes(NamedTuple):
     remasked: int  # rows whose masks are moved to another scheme or key
     stream: int  # events of one COPY, for the memory
     scanned: int  # rows of the parallel query
+    messages: int  # that the loader moves a sample; as many whole batches, or it would wait for more at the end
+    ramped: int  # … while its pollers become more
+    waiting: int  # … of 1 KB, while its memory is looked at
+    naive: int  # … that the naive consumer moves
+    best: int  # … and the best one in Python
+    ministack: int  # messages on the SQS server of the demo
 
 
 FULL = Sizes(
@@ -51,6 +58,12 @@ FULL = Sizes(
     remasked=1_000_000,
     stream=2_000_000,
     scanned=5_000_000,
+    messages=200_000,
+    ramped=150_000,
+    waiting=100_000,
+    naive=1_000,
+    best=50_000,
+    ministack=6_000,
 )
 QUICK = Sizes(
     quick=True,
@@ -65,6 +78,12 @@ QUICK = Sizes(
     remasked=40_000,  # so that there are two batches
     stream=20_000,
     scanned=20_000,
+    messages=5_000,
+    ramped=20_000,
+    waiting=5_000,
+    naive=50,
+    best=2_000,
+    ministack=300,
 )
 DISK_GB = 25  # for the full sizes of the growth
 
@@ -82,6 +101,12 @@ MEASUREMENTS = {
     memory.backend_memory: ["backend_memory_mb"],
     storage.bytes_per_event: ["wal_bytes_per_event", "heap_bytes_per_event"],
     storage.wal_compressed: ["wal_bytes_per_event_lz4"],
+    loader.vs_null: ["loader_vs_null_rate", "loader_vs_null_cpu"],
+    loader.at_20ms: ["rate_at_20ms", "loader_vs_null_rate_20ms"],
+    loader.ramp_up: ["ramp_seconds"],
+    loader.vs_python: ["loader_vs_naive_python", "loader_vs_best_python"],
+    loader.memory: ["loader_rss_mb"],
+    loader.vs_null_ministack: ["loader_vs_null_rate_ministack"],
     growth.growth: ["growth_20m", "growth_20m_unpartitioned"],
 }
 
@@ -94,7 +119,7 @@ def main():
     options = parse()
     if options.list:
         for name, figure in FIGURES.items():
-            print(f"{name:26} {figure.bound or '':8} {figure.what.format(sizes=FULL)}")
+            print(f"{name:29} {figure.bound or '':8} {figure.what.format(sizes=FULL)}")
         return
     # So that the servers are stopped then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -114,7 +139,7 @@ def parse():
     parser = argparse.ArgumentParser(
         prog="dev/bench/run",
         description="Measures what the project promises of its speed and size, on private servers of its own."
-        f" Takes about 20 minutes on two cores, and up to {DISK_GB} GB of disk in /var/tmp meanwhile.",
+        f" Takes about 40 minutes on two cores, and up to {DISK_GB} GB of disk in /var/tmp meanwhile.",
     )
     parser.add_argument("--only", metavar="NAME[,NAME]", help="measure these alone, and keep the others as they are")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the results go, dev/bench unless told")
@@ -177,7 +202,7 @@ def say_what_came_out(results, output):
         low, high = (report.number(value) for value in figure["spread"])
         met = {True: "met", False: "MISSED", None: ""}[figure["ok"]]
         print(
-            f"{name:26} {report.number(figure['value']):>7} {figure['unit']:5} ({low} to {high})"
+            f"{name:29} {report.number(figure['value']):>7} {figure['unit']:5} ({low} to {high})"
             f"  {figure['bound'] or '':8} {met}".rstrip()
         )
     print(f"results.json, results.md and results.svg are in {output}")

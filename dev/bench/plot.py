@@ -22,7 +22,7 @@ TABLES = {
 def draw(results, file):
     figures = results["figures"]
     picture, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 6.75), gridspec_kw={"width_ratios": [3, 2]}, layout="constrained"
+        1, 2, figsize=(12, 9), gridspec_kw={"width_ratios": [3, 2]}, layout="constrained"
     )
     ratios(left, {name: figure for name, figure in figures.items() if figure["unit"] == "×"})
     growth(right, {name: figure for name, figure in figures.items() if name in TABLES})
@@ -67,7 +67,7 @@ def ratios(axes, figures):
     axes.set(xlabel="ratio, logarithmic", title="Ratios and their bounds")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low <= tick <= high]
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
     axes.set_xticks(ticks)
     axes.grid(axis="x", color="#DDDDDD", zorder=0)
     axes.set_axisbelow(True)
