@@ -12,6 +12,7 @@
 //! empty; that is how a run stops without leaving anything behind.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -132,6 +133,7 @@ impl Run<'_> {
             stats: Arc::clone(self.stats),
             patience,
             batches: Mutex::new(to_store),
+            commits: AtomicU64::new(0),
             refused: std::sync::Mutex::default(),
         });
         let mut sink = Some(sink);

@@ -1,6 +1,7 @@
 //! A writer: one batch after the other goes into the inbox, and what is committed goes on to be deleted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<Stats>,
     pub(crate) patience: Patience,
     pub(crate) batches: Mutex<Receiver<Batch>>,
+    /// Batches stored so far.
+    pub(crate) commits: AtomicU64,
     /// Messages refused since one was stored, each once however often it came.
     pub(crate) refused: std::sync::Mutex<HashSet<Uuid>>,
 }
@@ -87,6 +90,8 @@ impl Writer {
         let mut parts = vec![batch];
         // Message groups of which a message was left. What came after it must not overtake it.
         let mut stopped = HashSet::new();
+        // Messages over which something fails, and how many batches had been stored when they were put off.
+        let mut put_off = HashMap::new();
         let (mut failures, mut failures_of_part, mut last_refusal) = (0, 0, None);
         while let Some(mut part) = parts.pop() {
             if !stopped.is_empty() {
@@ -123,7 +128,12 @@ impl Writer {
                 }
                 Kind::Refused => {
                     stopped.extend(part.iter().filter_map(|message| message.group.clone()));
-                    self.leave_refused(&part, &fault.error);
+                    self.refused().extend(part.iter().map(|message| message.id));
+                    self.leave_culprit(
+                        &part,
+                        "the database can neither store nor reject a message",
+                        &fault.error,
+                    );
                     last_refusal = Some(fault.error);
                 }
                 Kind::Connection | Kind::Passing => {
@@ -137,17 +147,26 @@ impl Writer {
                     let pause = backoff::delay(failures - 1, PAUSE.0, PAUSE.1);
                     warn!("{}; trying again in {:.1} s", fault.error, pause.as_secs_f32());
                     sleep(pause).await;
-                    if failures_of_part >= FAILURES_OF_A_WHOLE && part.len() > 1 {
-                        halve(part, &mut parts);
-                        failures_of_part = 0;
-                    } else if failures_of_part >= FAILURES_OF_A_WHOLE
-                        && part.iter().all(|m| m.group.is_none())
-                    {
-                        // The others first.
-                        parts.insert(0, part);
-                        failures_of_part = 0;
-                    } else {
+                    if failures_of_part < FAILURES_OF_A_WHOLE {
                         parts.push(part);
+                        continue;
+                    }
+                    failures_of_part = 0;
+                    if part.len() > 1 {
+                        halve(part, &mut parts);
+                    } else if self.is_culprit(&part, &mut put_off) {
+                        stopped.extend(part.iter().filter_map(|message| message.group.clone()));
+                        self.leave_culprit(
+                            &part,
+                            "the database fails again and again over a message",
+                            &fault.error,
+                        );
+                    } else {
+                        // The others first, but for those of its group; and if there are none, whatever comes next.
+                        let top =
+                            if part.iter().all(|message| message.group.is_none()) { 0 } else { parts.len() };
+                        parts.insert(top, part);
+                        parts.extend(self.next_batch());
                     }
                 }
             }
@@ -190,6 +209,7 @@ impl Writer {
     /// COMMIT was answered.
     async fn commit(&self, batch: Batch, counts: Counts) {
         self.refused().clear();
+        self.shared.commits.fetch_add(1, Relaxed);
         self.shared.stats.add_committed(counts);
         if counts.rejected > 0 {
             warn!(
@@ -206,15 +226,23 @@ impl Writer {
         _ = self.committed.send(leases).await;
     }
 
-    /// Leaves a message that the database refuses by itself to the queue's redrive policy: it comes back when its
-    /// visibility ends, so many times as the policy says.
-    fn leave_refused(&self, culprit: &[Message], error: &Error) {
-        self.refused().extend(culprit.iter().map(|message| message.id));
+    /// Whether others were stored since this message was put off. As long as none were, the fault may be the
+    /// database's, and good messages would end in the dead-letter queue.
+    fn is_culprit(&self, part: &[Message], put_off: &mut HashMap<LeaseId, u64>) -> bool {
+        let commits = self.shared.commits.load(Relaxed);
+        part.iter().all(|message| commits > *put_off.entry(message.lease).or_insert(commits))
+    }
+
+    /// A batch that waits, if one does.
+    fn next_batch(&self) -> Option<Batch> {
+        self.shared.batches.try_lock().ok()?.try_recv().ok()
+    }
+
+    /// Leaves a message to the queue's redrive policy: it comes back when its visibility ends, so many times as the
+    /// policy says.
+    fn leave_culprit(&self, culprit: &[Message], what: &str, error: &Error) {
         let ids = self.shared.ledger.message_ids(culprit.iter().map(|message| message.lease));
-        warn!(
-            message_id = ids.join(" "),
-            "the database can neither store nor reject a message, which is left to the queue's redrive policy: {error}"
-        );
+        warn!(message_id = ids.join(" "), "{what}, which is left to the queue's redrive policy: {error}");
         self.leave(culprit);
     }
 

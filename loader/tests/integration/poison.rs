@@ -1,5 +1,7 @@
 //! Poison: a message that the database can neither store nor reject blocks no other.
 
+use std::time::{Duration, Instant};
+
 use sqs_stub::Server;
 
 use crate::common::{Depth, Summary, World, event, events, eventually};
@@ -91,13 +93,27 @@ async fn what_brings_the_server_down_holds_no_other_up() {
                  CREATE TRIGGER hang AFTER INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION hang();",
             )
             .await;
-        world.queue.send(&events(8)).await;
-        let loader =
-            world.loader().options("--batch-size 8 --linger 20000 --store-timeout 1 --grace 0").start();
-        eventually("all others", async || world.logins().await == 7).await;
-        loader.signal("TERM").await;
-        loader.end().await.expect(0).says(&["not stored within 1 s"]);
-        world.assert_each_stored_once(7).await;
+        let ids = world.queue.send(&events(8)).await;
+        let loader = world.loader().options("--batch-size 8 --store-timeout 1").start();
+        eventually("all others of its batch", async || world.logins().await == 7).await;
+        world.queue.send(&events(20)[10..]).await;
+        eventually("those that come after it", async || world.logins().await == 17).await;
+        // It has been given up when it is tried no more, for longer than any pause between two tries.
+        let mut tried = Instant::now();
+        eventually("an end of it", async || {
+            if world.number(IN_COPY, &[&world.name]).await > 0 {
+                tried = Instant::now();
+            }
+            tried.elapsed() > Duration::from_secs(11)
+        })
+        .await;
+        let culprit = ids[3].to_string();
+        loader.stop().await.expect(0).says(&["not stored within 1 s", "again and again", &culprit, "left=1"]);
+        world.assert_each_stored_once(17).await;
     })
     .await;
 }
+
+/// A session of the loader's that stores.
+const IN_COPY: &str = "
+    SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state = 'active' AND query LIKE 'COPY %'";
