@@ -13,7 +13,7 @@
 //! | `deletes` | deletes that fail |
 //! | `duplicates` | the same message again: redelivered, twice at once, in the hands of two loaders |
 //! | `leases` | what is in hand stays ours until its delete is confirmed |
-//! | `poison` | a message that the database refuses blocks no other |
+//! | `poison` | a message that the database refuses, or goes down over, blocks no other |
 //! | `queues` | several queues, FIFO queues, throttling, expired credentials, pollers |
 //! | `reconnecting` | a database that goes away, hangs or takes no writes |
 //! | `stopping` | SIGTERM and SIGINT |

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sqs_stub::Server;
+use tokio::time::sleep;
 
 use crate::common::{Depth, Summary, World, event, events, eventually};
 
@@ -110,6 +111,22 @@ async fn what_brings_the_server_down_holds_no_other_up() {
         let culprit = ids[3].to_string();
         loader.stop().await.expect(0).says(&["not stored within 1 s", "again and again", &culprit, "left=1"]);
         world.assert_each_stored_once(17).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_makes_no_message_a_culprit() {
+    World::run(async |world| {
+        let lock = world.lock_logins().await;
+        world.queue.send(&events(1)).await;
+        let loader = world.loader().options("--store-timeout 1").start();
+        // Longer than it takes to be left, where others are stored.
+        sleep(Duration::from_secs(20)).await;
+        lock.batch_execute("COMMIT").await.unwrap();
+        // What had been left would not come back before the end of its visibility, which is an hour.
+        eventually("the message", async || world.logins().await == 1).await;
+        loader.stop().await.expect(0).says(&["not stored within 1 s", "left=0"]);
     })
     .await;
 }
