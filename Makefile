@@ -28,7 +28,7 @@ chaos: ## Kill, cut off and fill up everything while 210,000 messages come in (s
 soak: ## Watch what the loader takes of memory, files and connections for half an hour of steady work
 	@dev/chaos soak
 
-bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (some 40 minutes)
+bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (some 30 minutes)
 	@dev/install && dev/build extension && dev/bench/run
 
 build: ## Build the extension and the loader in release

@@ -139,7 +139,7 @@ def parse():
     parser = argparse.ArgumentParser(
         prog="dev/bench/run",
         description="Measures what the project promises of its speed and size, on private servers of its own."
-        f" Takes about 40 minutes on two cores, and up to {DISK_GB} GB of disk in /var/tmp meanwhile.",
+        f" Takes about 30 minutes on two cores, and up to {DISK_GB} GB of disk in /var/tmp meanwhile.",
     )
     parser.add_argument("--only", metavar="NAME[,NAME]", help="measure these alone, and keep the others as they are")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the results go, dev/bench unless told")
