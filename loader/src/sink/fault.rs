@@ -92,7 +92,7 @@ fn kind_of(code: &str) -> Kind {
 /// triggers quote values.
 pub(super) fn describe(error: &PgError) -> String {
     if let Some(db) = error.as_db_error() {
-        if kind(error) == Kind::Refused {
+        if kind(error) == Kind::Refused || may_quote(db) {
             return told_without_words(db);
         }
         let hint = db.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
@@ -102,6 +102,12 @@ pub(super) fn describe(error: &PgError) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
+}
+
+/// Whether the message, whatever its code, may hold a value: a function can raise any code with any words, and a syntax
+/// error quotes the statement that a function has put together.
+fn may_quote(db: &DbError) -> bool {
+    db.routine() == Some("exec_stmt_raise") || *db.code() == SqlState::SYNTAX_ERROR
 }
 
 /// What the server refused, told without its message: that of a type's input function or of a trigger may quote the
