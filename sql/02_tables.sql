@@ -30,3 +30,5 @@ CREATE TABLE IF NOT EXISTS login_rejects (
     masked_body text,
     rejected_at timestamptz NOT NULL
 );
+-- Rejects are redriven, and deleted, by age.
+CREATE INDEX IF NOT EXISTS login_rejects_rejected_at ON login_rejects (rejected_at);

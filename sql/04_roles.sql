@@ -6,7 +6,7 @@ DECLARE
 BEGIN
     FOREACH wanted IN ARRAY ARRAY[
         'login_owner', 'login_loader', 'login_analyst', 'login_pii_reader', 'login_finder',
-        'login_remasker'
+        'login_remasker', 'login_redriver'
     ] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
@@ -25,6 +25,11 @@ ALTER VIEW login_inbox OWNER TO login_owner;
 
 -- An inbox masks under a key if its owner may: whoever inserts need not.
 GRANT EXECUTE ON FUNCTION mask_pii(text, text) TO login_owner;
+
+-- Rejects that go back into the inbox, by redrive_rejects(), are unmasked on their way with the owner's rights: whoever sends
+-- them back need not be able to unmask. Nobody can log in as login_owner; whoever becomes a member of it, or may make
+-- triggers on these tables, can unmask.
+GRANT EXECUTE ON FUNCTION unmask_pii(text) TO login_owner;
 
 -- The loader puts events into the inbox and can do nothing else.
 GRANT INSERT ON login_inbox TO login_loader;
@@ -47,3 +52,8 @@ GRANT SELECT, UPDATE (masked_body) ON login_rejects TO login_remasker;
 GRANT EXECUTE ON FUNCTION remask_pii(text) TO login_remasker;
 GRANT EXECUTE ON PROCEDURE remask_column(regclass, name, integer) TO login_remasker;
 GRANT INSERT, UPDATE, DELETE ON remask_progress TO login_remasker;
+
+-- Sends rejects back into the inbox once their cause is mended. Sees why they were rejected, and never what is in them.
+GRANT EXECUTE ON FUNCTION redrive_rejects(regclass, text, timestamptz, timestamptz, uuid[], integer) TO login_redriver;
+GRANT INSERT ON login_inbox TO login_redriver;
+GRANT SELECT (message_id, sent_at, reason, rejected_at) ON login_rejects TO login_redriver;

@@ -1,6 +1,6 @@
 //! `attach_inbox`: the view of an inbox and its three triggers.
 
-use masking::Rule;
+use masking::{NotAPointer, Rule};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -21,12 +21,16 @@ pub(crate) fn attach(
     rejects: &str,
     rules: serde_json::Value,
     flush: &str,
+    envelope: &str,
+    event: &str,
 ) -> Result<(), Error> {
     let definition = Definition {
         target: Relation::open(target)?.name,
         rejects: Relation::open(rejects)?.name,
         rules: serde_json::from_value(rules).map_err(Error::Definition)?,
         flush: serde_json::from_value(flush.into()).map_err(|_| Error::UnknownFlush)?,
+        envelope: serde_json::from_value(envelope.into()).map_err(|_| Error::UnknownEnvelope)?,
+        event: event.parse().map_err(|NotAPointer| Error::NotAPointer)?,
     };
     let (inbox, owner) = named(inbox)?;
     let (sees_index, copy_in) = as_owner(owner, || {

@@ -17,10 +17,11 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, raise};
 use crate::flush;
-use crate::inbox::{Inbox, REJECT_COLUMNS};
+use crate::inbox::Inbox;
 use crate::keys::{self, Undumped};
+use crate::rejects::{ByClass, Class, Rejects};
 use crate::security::{as_owner, may_mask_under_a_key, schema_of};
-use crate::settings;
+use crate::{settings, statistics};
 
 /// A chunk is flushed when it holds this many rows …
 const CHUNK_ROWS: usize = 25_000;
@@ -32,7 +33,7 @@ const CHUNK_BYTES: usize = 8 << 20;
 pub(crate) struct Counts {
     pub(crate) stored: i64,
     pub(crate) duplicate: i64,
-    pub(crate) rejected: i64,
+    pub(crate) rejected: ByClass,
 }
 
 impl Counts {
@@ -42,7 +43,23 @@ impl Counts {
         self.duplicate += Self::number(rows - stored);
     }
 
-    pub(crate) fn number(rows: usize) -> i64 {
+    /// Counts rejects of one class of which `written` were new.
+    pub(crate) fn add_rejects(&mut self, class: Class, rejects: usize, written: usize) {
+        self.rejected.add(class, Self::number(written));
+        self.duplicate += Self::number(rejects - written);
+    }
+
+    pub(crate) fn add_all(&mut self, more: &Self) {
+        self.stored += more.stored;
+        self.duplicate += more.duplicate;
+        self.rejected.add_all(&more.rejected);
+    }
+
+    pub(crate) fn events(&self) -> i64 {
+        self.stored + self.duplicate + self.rejected.sum()
+    }
+
+    fn number(rows: usize) -> i64 {
         i64::try_from(rows).unwrap_or(i64::MAX)
     }
 }
@@ -73,8 +90,15 @@ impl Messages {
     }
 
     /// Adds the reject that message `row` becomes.
-    pub(crate) fn reject(&self, row: usize, reason: &str, masker: Masker<'_>, rejects: &mut Rows) {
-        add(rejects, |reject| {
+    pub(crate) fn reject(
+        &self,
+        row: usize,
+        class: Class,
+        reason: &str,
+        masker: Masker<'_>,
+        rejects: &mut Rejects,
+    ) {
+        add(rejects.of(class), |reject| {
             reject.optional(self.0.field(row, 0));
             reject.optional(self.0.field(row, 1));
             reject.field(reason.as_bytes());
@@ -115,7 +139,7 @@ struct Batch {
     by: Option<By>,
     rows: Rows,
     messages: Messages,
-    rejects: Rows,
+    rejects: Rejects,
     counts: Counts,
 }
 
@@ -183,7 +207,7 @@ pub(crate) fn open(view: pg_sys::Oid) {
             by: None,
             rows: Rows::new(0),
             messages: Messages::new(),
-            rejects: Rows::new(REJECT_COLUMNS.len()),
+            rejects: Rejects::default(),
             counts: Counts::default(),
         });
     });
@@ -224,13 +248,14 @@ pub(crate) fn append<'a>(
     }
 }
 
-/// AFTER STATEMENT: flushes what is left and ends the batch.
-pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+/// AFTER STATEMENT: flushes what is left and ends the batch. What it did.
+pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<Counts, Error> {
     let index = flush_innermost(view, owner)?;
     let batch = OPEN.with_borrow_mut(|batches| batches.remove(index));
     let (statement, counts) = (batch.statement, batch.counts);
     LAST.set(Some(Last { statement, counts, part_of: Some(batch.opened_in) }));
-    Ok(())
+    statistics::count(view, batch.opened_in, &counts);
+    Ok(counts)
 }
 
 /// Flushes the innermost batch of `view` and returns where it stands among the open ones.
@@ -268,20 +293,20 @@ impl Batch {
     fn push(&mut self, message: &Message<'_>) {
         let Some(by) = &self.by else { return };
         let masks = by.masks();
-        let reason = match message.body {
-            None => "the message has no body".to_owned(),
+        let (class, reason) = match message.body {
+            None => (Class::no_body(), "the message has no body".to_owned()),
             Some(body) => {
                 let sent_at = message.sent_at.unwrap_or_else(now);
                 let event = masking::Message { id: message.id, sent_at, body };
                 match by.inbox.rules.push(&event, &masks, &mut self.rows) {
                     Ok(()) => return self.messages.push(message),
-                    Err(why) => why.to_string(),
+                    Err(why) => (Class::named(why.class()), why.to_string()),
                 }
             }
         };
         let mut one = Messages::new();
         one.push(message);
-        one.reject(0, &reason, by.inbox.rules.masker_of_rejects(&masks), &mut self.rejects);
+        one.reject(0, class, &reason, by.inbox.rules.masker_of_rejects(&masks), &mut self.rejects);
     }
 
     fn is_full(&self) -> bool {
@@ -299,10 +324,8 @@ impl Batch {
             self.rows.clear(CHUNK_BYTES);
             self.messages.0.clear(CHUNK_BYTES);
         }
-        if !self.rejects.is_empty() {
-            flush::reject(inbox, &self.rejects, &mut self.counts);
-            self.rejects.clear(CHUNK_BYTES);
-        }
+        flush::reject(inbox, &self.rejects, &mut self.counts);
+        self.rejects.clear();
     }
 }
 

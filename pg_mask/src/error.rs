@@ -3,8 +3,6 @@
 //! None may quote an event, a value of one, or a token: an error goes to the client and into the server's log.
 //! Names of relations, columns and keys come from the inbox's definition and may be named.
 
-use std::fmt::Display;
-
 use masking::scheme::Unreadable;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -25,6 +23,16 @@ pub(crate) enum Error {
     InboxColumns { inbox: String },
     /// The relation to be made an inbox exists and is something else.
     NotAnInbox { inbox: String },
+    /// What is to be redriven into is something else.
+    NoInbox { relation: String },
+    /// The rights by which rejects are unmasked are not there.
+    OwnerMayNotUnmask { inbox: String },
+    /// The rejects to be redriven may be another inbox's.
+    SharedRejects { inbox: String, other: String },
+    /// A reject whose masked body cannot be taken back.
+    UnreadableReject { message_id: Option<String>, why: Box<Self> },
+    /// NULL for an argument that has no default.
+    NullArgument(&'static str),
     /// The definition is not the one that the view's owner gave, or of other relations.
     NotBound { inbox: String },
     /// A NOT NULL column without a default that no rule fills: every event would be a reject.
@@ -65,6 +73,10 @@ pub(crate) enum Error {
     NoCopy { target: String, obstacle: String },
     /// How to flush, in a word that means nothing.
     UnknownFlush,
+    /// What is round events, in a word that means nothing.
+    UnknownEnvelope,
+    /// The place of the event is no JSON pointer.
+    NotAPointer,
     /// Rows went into a relation without an error and are not there.
     RowsSwallowed { relation: String, missing: u64 },
     /// Postgres's interface for SQL inside the server refused a call.
@@ -76,6 +88,18 @@ pub(crate) enum Error {
 impl From<pgrx::spi::Error> for Error {
     fn from(error: pgrx::spi::Error) -> Self {
         Self::Spi(error)
+    }
+}
+
+impl Error {
+    /// Names the reject, where it is its mask that is wrong.
+    pub(crate) fn of_reject(self, message_id: Option<String>) -> Self {
+        match self {
+            Self::NotAToken | Self::UnknownKey | Self::NotAuthentic => {
+                Self::UnreadableReject { message_id, why: Box::new(self) }
+            }
+            other => other,
+        }
     }
 }
 
@@ -149,6 +173,28 @@ impl From<Error> for ErrorReport {
                 format!("relation \"{inbox}\" exists and is not an inbox"),
             )
             .set_hint("Choose another name for the inbox, or drop the relation."),
+            Error::NoInbox { relation } => report(
+                Code::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{relation}\" is not an inbox"),
+            )
+            .set_hint("Rejects go back into the view that attach_inbox() has made for their table."),
+            Error::OwnerMayNotUnmask { inbox } => report(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("the owner of inbox \"{inbox}\" may not unmask its rejects"),
+            )
+            .set_hint("It takes EXECUTE on unmask_pii(text), and SELECT, UPDATE and DELETE on the rejects table."),
+            Error::SharedRejects { inbox, other } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("inboxes \"{inbox}\" and \"{other}\" have the same rejects table"),
+            )
+            .set_hint("A reject does not say which inbox it is of: give each inbox a rejects table of its own."),
+            Error::UnreadableReject { message_id, why } => {
+                let which = message_id.map_or_else(|| "without a message id".to_owned(), |id| format!("of message {id}"));
+                Self::from(*why).set_detail(format!("It is the masked body of the reject {which}."))
+            }
+            Error::NullArgument(name) => {
+                report(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" must not be NULL"))
+            }
             Error::NotBound { inbox } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inbox \"{inbox}\" is not as its owner attached it"),
@@ -213,6 +259,18 @@ impl From<Error> for ErrorReport {
                 report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such way to flush".into())
                     .set_hint("flush is 'auto', 'copy' or 'insert'.")
             }
+            Error::UnknownEnvelope => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "there is no such envelope".into())
+                    .set_hint("envelope is 'none' or 'sns'.")
+            }
+            Error::NotAPointer => report(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                "the place of the event is not a JSON pointer".into(),
+            )
+            .set_hint(
+                "event is '' for the whole text, or a / before each key or index, as in '/detail/login'; in a key ~ is \
+                 written ~0 and / is written ~1 (RFC 6901).",
+            ),
             Error::RowsSwallowed { relation, missing } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("{missing} rows inserted into \"{relation}\" are not there"),
@@ -359,6 +417,6 @@ pub(crate) fn sqlstate(code: PgSqlErrorCode) -> String {
 }
 
 /// The name of a SQLSTATE's condition as PL/pgSQL has it: `unique_violation`.
-pub(crate) fn condition(code: PgSqlErrorCode) -> impl Display {
+pub(crate) fn condition(code: PgSqlErrorCode) -> String {
     format!("{code:?}").trim_start_matches("ERRCODE_").to_lowercase()
 }

@@ -7,13 +7,14 @@ use masking::scheme::Masker;
 use masking::{Kind, Rows};
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::batch::{Counts, Messages};
 use crate::catalog::Attribute;
 use crate::error::{Raise, condition, sqlstate};
 use crate::inbox::Inbox;
+use crate::rejects::{Class, Rejects};
 
 /// Writes the rows of a chunk to the target. Those that the target refuses, and only those, become rejects.
 pub(crate) fn store(
@@ -21,7 +22,7 @@ pub(crate) fn store(
     rows: &Rows,
     messages: &Messages,
     masker: Masker<'_>,
-    rejects: &mut Rows,
+    rejects: &mut Rejects,
     counts: &mut Counts,
 ) {
     let mut memory = PgMemoryContexts::new("pg_mask flush");
@@ -82,17 +83,19 @@ pub(crate) fn store(
         if in_context(&memory, || inbox.target.has(rows, row).or_raise()) {
             counts.duplicate += 1;
         } else {
-            messages.reject(row, &reason(inbox, &error, refusing), masker, rejects);
+            let class = Class::named(&condition(report_of(&error).sql_error_code()));
+            messages.reject(row, class, &reason(inbox, &error, refusing), masker, rejects);
         }
     }
 }
 
 /// Writes the rejects.
-pub(crate) fn reject(inbox: &Inbox, rejects: &Rows, counts: &mut Counts) {
-    let memory = PgMemoryContexts::new("pg_mask rejects");
-    let written = in_context(&memory, || inbox.rejects.insert(rejects, 0..rejects.len()).or_raise());
-    counts.rejected += Counts::number(written);
-    counts.duplicate += Counts::number(rejects.len() - written);
+pub(crate) fn reject(inbox: &Inbox, rejects: &Rejects, counts: &mut Counts) {
+    for (class, rows) in rejects.by_class() {
+        let memory = PgMemoryContexts::new("pg_mask rejects");
+        let written = in_context(&memory, || inbox.rejects.insert(rows, 0..rows.len()).or_raise());
+        counts.add_rejects(class, rows.len(), written);
+    }
 }
 
 /// Whose fault an error is.
@@ -166,12 +169,17 @@ fn state_of(error: &CaughtError) -> Option<String> {
     }
 }
 
-/// Why Postgres refused a row. Made of the error's condition and names from the catalogs alone: the error's own text
-/// may quote the value.
-fn reason(inbox: &Inbox, error: &CaughtError, refusing: Option<&Attribute>) -> String {
+fn report_of(error: &CaughtError) -> &ErrorReportWithLevel {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic { ereport: report, .. }) = error;
+    report
+}
+
+/// Why Postgres refused a row. Made of the error's condition and names from the catalogs alone: the error's own text
+/// may quote the value.
+fn reason(inbox: &Inbox, error: &CaughtError, refusing: Option<&Attribute>) -> String {
+    let report = report_of(error);
     let code = report.sql_error_code();
     let refused = format!("{} ({})", condition(code), sqlstate(code));
     if let Some(attribute) = refusing {
@@ -220,7 +228,7 @@ fn in_context<R>(memory: &PgMemoryContexts, act: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `act` in a subtransaction of its own, which its error rolls back, and in `memory`, which is emptied after it.
-fn in_subtransaction<R>(
+pub(crate) fn in_subtransaction<R>(
     memory: &mut PgMemoryContexts,
     act: impl FnOnce() -> R,
 ) -> Result<R, Box<CaughtError>> {

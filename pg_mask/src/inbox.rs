@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
-use masking::{Column, Kind, Rule, Rules};
+use masking::{Column, Envelope, Kind, Pointer, Rule, Rules};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,13 @@ pub(crate) struct Definition {
     /// How rows get into the target.
     #[serde(default)]
     pub(crate) flush: Flush,
+    /// What is round the text that was published. Not written where there is nothing, nor is the next: so inboxes from
+    /// before these two existed keep their definitions, and the hashes of them.
+    #[serde(default, skip_serializing_if = "Envelope::is_none")]
+    pub(crate) envelope: Envelope,
+    /// Where the event stands in that text.
+    #[serde(default, skip_serializing_if = "Pointer::is_whole")]
+    pub(crate) event: Pointer,
 }
 
 /// How a flush writes the rows of a chunk.
@@ -74,7 +81,7 @@ pub(crate) struct Inbox {
     /// The names that a reject's reason may mention: the target's constraints, indexes and columns. Read at need.
     pub(crate) names: OnceCell<Vec<String>>,
     target_oid: pg_sys::Oid,
-    rejects_oid: pg_sys::Oid,
+    pub(crate) rejects_oid: pg_sys::Oid,
 }
 
 /// An inbox that this session has made ready.
@@ -219,7 +226,7 @@ impl Inbox {
             return Err(Error::NoUniqueIndex { relation: rejects.name, columns: quoted(message_id) });
         }
         Ok(Self {
-            rules: Rules::new(columns),
+            rules: Rules::new(columns).of_events_at(definition.envelope, definition.event.clone()),
             attributes,
             target: Writer::new(target.name, &written, &conflict)?,
             copy_in,

@@ -7,6 +7,9 @@
 //! | `batch` | the rows of a statement, from its first to its last, through savepoints and errors |
 //! | `inbox` | an inbox made ready for a session: its rules checked against the target, its statements prepared |
 //! | `catalog` | relations and columns as the catalogs describe them |
+//! | `rejects` | the classes of rejects |
+//! | `redrive` | rejects put back into their inbox |
+//! | `statistics`, `statistics.sql` | what each inbox has done, in shared memory |
 //! | `flush` | a batch's rows written to the target, culprits turned into rejects |
 //! | `writer` | rows into any relation by INSERT, set by set |
 //! | `copy_in` | rows into a table by COPY, which is quicker |
@@ -31,8 +34,11 @@ mod inbox;
 mod keys;
 mod message;
 mod plan;
+mod redrive;
+mod rejects;
 mod security;
 mod settings;
+mod statistics;
 mod text;
 mod trigger;
 mod writer;
@@ -57,10 +63,12 @@ pub extern "C-unwind" fn _PG_init() {
     batch::register();
     inbox::register();
     audit::register();
+    statistics::register();
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: reads a variable of the process.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         keys::preload();
+        statistics::preload();
     }
 }
 
@@ -142,15 +150,19 @@ fn mask_pii_all(value: &str) -> Vec<String> {
 /// Not parallel safe, since workers do not count.
 #[pg_extern(stable, strict, parallel_restricted)]
 fn unmask_pii(mask: &str) -> Text {
-    audit::count().or_raise();
+    unmask(mask).or_raise()
+}
+
+fn unmask(mask: &str) -> Result<Text, Error> {
+    audit::count()?;
     let mask = mask.as_bytes();
     let value = if scheme::is_keyed(mask) {
-        let ring = keys::ring().or_raise();
+        let ring = keys::ring()?;
         Text::write(KeyRing::unmasked_len(mask), |out| ring.unmask(mask, out))
     } else {
         Text::write(scheme::base64::unmasked_len(mask), |out| scheme::base64::unmask(mask, out))
     };
-    value.map_err(Error::from).or_raise()
+    Ok(value?)
 }
 
 /// What a mask, of whatever scheme and key, becomes under the primary key of the ring. Never anything that protects less.
@@ -185,9 +197,82 @@ fn inbox_counts() -> TableIterator<
     (name!(statement, i64), name!(stored, i64), name!(duplicate, i64), name!(rejected, i64)),
 > {
     TableIterator::new(
-        batch::last_counts()
-            .map(|last| (last.statement, last.counts.stored, last.counts.duplicate, last.counts.rejected)),
+        batch::last_counts().map(|last| {
+            (last.statement, last.counts.stored, last.counts.duplicate, last.counts.rejected.sum())
+        }),
     )
+}
+
+/// The rejects of the same statement by class, which are words that stay: for metrics. No row where there is none.
+#[pg_extern(volatile, parallel_restricted)]
+fn inbox_reject_classes() -> TableIterator<'static, (name!(class, &'static str), name!(rejected, i64))> {
+    let last = batch::last_counts();
+    TableIterator::new(last.into_iter().flat_map(|last| last.counts.rejected.some().collect::<Vec<_>>()))
+}
+
+/// What each inbox of the database has done since the server started. Behind the view of this name, which leaves out those that
+/// are dropped.
+///
+/// Not for parallel queries, in which no subtransaction can begin.
+#[expect(clippy::type_complexity, reason = "the columns of a row, by name")]
+#[pg_extern(volatile, parallel_unsafe)]
+fn inbox_statistics() -> TableIterator<
+    'static,
+    (
+        name!(inbox, pg_sys::Oid),
+        name!(stored, i64),
+        name!(duplicate, i64),
+        name!(rejected, i64),
+        name!(rejected_by_class, pgrx::JsonB),
+        name!(last_event_at, Option<TimestampWithTimeZone>),
+        name!(since, Option<TimestampWithTimeZone>),
+    ),
+> {
+    let time = |time: i64| TimestampWithTimeZone::try_from(time).ok();
+    TableIterator::new(statistics::of_inboxes().into_iter().map(move |of| {
+        let by_class = of.rejected.some().map(|(class, rejected)| (class.to_owned(), rejected.into()));
+        let by_class = pgrx::JsonB(serde_json::Value::Object(by_class.collect()));
+        let (last, since) = (time(of.last_event_at), time(of.since));
+        (of.inbox, of.stored, of.duplicate, of.rejected.sum(), by_class, last, since)
+    }))
+}
+
+/// Puts rejects back into their inbox, in the same transaction: what is stored now is gone from them, what is still bad
+/// becomes a reject again. The oldest `max_rejects` of those that meet all conditions given.
+///
+/// Acts with the rights of the inbox's owner; the caller needs INSERT on the inbox.
+#[pg_extern(
+    volatile,
+    parallel_unsafe,
+    sql = r"
+CREATE FUNCTION redrive_rejects(
+    inbox regclass,
+    reason text DEFAULT NULL,
+    rejected_before timestamptz DEFAULT now(),
+    rejected_after timestamptz DEFAULT NULL,
+    message_ids uuid[] DEFAULT NULL,
+    max_rejects integer DEFAULT 10000
+) RETURNS TABLE (taken bigint, stored bigint, duplicate bigint, rejected bigint)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"
+)]
+fn redrive_rejects(
+    inbox: Option<pg_sys::Oid>,
+    reason: Option<&str>,
+    rejected_before: Option<TimestampWithTimeZone>,
+    rejected_after: Option<TimestampWithTimeZone>,
+    message_ids: Option<Vec<Option<pgrx::Uuid>>>,
+    max_rejects: Option<i32>,
+    call: pg_sys::FunctionCallInfo,
+) -> TableIterator<
+    'static,
+    (name!(taken, i64), name!(stored, i64), name!(duplicate, i64), name!(rejected, i64)),
+> {
+    let wanted = redrive::Wanted { reason, rejected_before, rejected_after, message_ids, most: max_rejects };
+    // NULL is no relation, as 0 is none.
+    let inbox = inbox.unwrap_or(pg_sys::InvalidOid);
+    let (taken, counts) = redrive::redrive(inbox, security::schema_of_called(call), wanted).or_raise();
+    TableIterator::once((taken, counts.stored, counts.duplicate, counts.rejected.sum()))
 }
 
 /// Makes `inbox`, a view that takes raw events and stores none, and ties it to `target` and `rejects` by `rules`:
@@ -195,16 +280,31 @@ fn inbox_counts() -> TableIterator<
 ///
 /// `flush` is how rows get into the target: `copy`, `insert`, or `auto`, which is by COPY where that is possible.
 ///
-/// Attached again, an inbox takes the new definition and keeps its grants.
-#[pg_extern(volatile, strict, parallel_unsafe)]
+/// `envelope` is what is round the text that was published: `none`, or `sns`, where SNS put it into a notification, whose id
+/// and time are then the message's. `event` is where in the text the event stands, a JSON pointer (RFC 6901): `''` is all
+/// of it. Where that is a string, the event is the JSON in it.
+///
+/// NULL for one of these three is what it is by default. Attached again, an inbox takes the new definition and keeps its grants.
+#[pg_extern(volatile, parallel_unsafe)]
 fn attach_inbox(
-    inbox: &str,
-    target: &str,
-    rejects: &str,
-    rules: pgrx::JsonB,
-    flush: default!(&str, "'auto'"),
+    inbox: Option<&str>,
+    target: Option<&str>,
+    rejects: Option<&str>,
+    rules: Option<pgrx::JsonB>,
+    flush: default!(Option<&str>, "'auto'"),
+    envelope: default!(Option<&str>, "'none'"),
+    event: default!(Option<&str>, "''"),
 ) {
-    attach::attach(inbox, target, rejects, rules.0, flush).or_raise();
+    attach::attach(
+        inbox.ok_or(Error::NullArgument("inbox")).or_raise(),
+        target.ok_or(Error::NullArgument("target")).or_raise(),
+        rejects.ok_or(Error::NullArgument("rejects")).or_raise(),
+        rules.ok_or(Error::NullArgument("rules")).or_raise().0,
+        flush.unwrap_or("auto"),
+        envelope.unwrap_or("none"),
+        event.unwrap_or_default(),
+    )
+    .or_raise();
 }
 
 extension_sql!(
@@ -219,11 +319,15 @@ COMMENT ON FUNCTION remask_pii(text) IS 'what a mask becomes under the primary k
 COMMENT ON FUNCTION mask_key(text) IS 'the id of the key that made a mask';
 COMMENT ON FUNCTION is_masked(text) IS 'whether a text has the form of a masked value';
 COMMENT ON FUNCTION inbox_counts() IS 'what the session''s last inbox statement stored, found duplicate and rejected';
-COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb, text) IS 'make an inbox for a table';
+COMMENT ON FUNCTION inbox_reject_classes() IS 'the rejects of that statement by class';
+COMMENT ON FUNCTION redrive_rejects(regclass, text, timestamptz, timestamptz, uuid[], integer) IS
+    'put rejects back into their inbox';
+COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb, text, text, text) IS 'make an inbox for a table';
 -- Taking a mask back is a right of its own. So is masking under a key: there are no more than 4 billion IPv4 addresses, so
 -- who may mask guesses finds out what any mask is of.
 REVOKE EXECUTE ON FUNCTION
-    unmask_pii(text), mask_pii(text, text), mask_pii_all(text), remask_pii(text) FROM PUBLIC;
+    unmask_pii(text), mask_pii(text, text), mask_pii_all(text), remask_pii(text),
+    redrive_rejects(regclass, text, timestamptz, timestamptz, uuid[], integer) FROM PUBLIC;
 ",
     name = "inbox_trigger",
     requires = [
@@ -235,8 +339,11 @@ REVOKE EXECUTE ON FUNCTION
         mask_key,
         is_masked,
         inbox_counts,
+        inbox_reject_classes,
+        redrive_rejects,
         attach_inbox
     ]
 );
 
 extension_sql_file!("remask.sql", requires = [remask_pii, mask_key]);
+extension_sql_file!("statistics.sql", requires = [inbox_statistics]);

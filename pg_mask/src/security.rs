@@ -70,28 +70,57 @@ pub(crate) fn with_settings<R>(settings: &[(&CStr, &CStr)], act: impl FnOnce() -
 /// Who masks guesses and sees their masks finds out what any mask is of. So this is for whoever calls a function, and for the
 /// owner of an inbox, which one could make for oneself; inserting into somebody else's inbox shows nothing.
 pub(crate) fn may_mask_under_a_key(schema: pg_sys::Oid) -> Result<(), Error> {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: pointers to what lives through the calls. No SQL, as workers of a parallel query come here too.
-    let function = unsafe {
-        let types = [pg_sys::TEXTOID; 2];
-        pg_sys::GetSysCacheOid(
-            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP.cast_signed(),
-            pg_sys::Anum_pg_proc_oid.try_into().unwrap_or_default(),
-            c"mask_pii".as_ptr().into(),
-            pg_sys::buildoidvector(types.as_ptr(), 2).into(),
-            schema.into(),
-            pg_sys::Datum::null(),
-        )
-    };
+    if may_call(schema, c"mask_pii", &[pg_sys::TEXTOID; 2]) { Ok(()) } else { Err(Error::KeyedMaskDenied) }
+}
+
+/// Whether the current user has EXECUTE on a function of the extension's.
+pub(crate) fn may_call(schema: pg_sys::Oid, name: &CStr, arguments: &[pg_sys::Oid]) -> bool {
+    let function = function(schema, name, arguments);
     #[expect(unsafe_code, reason = "calls a function of Postgres's by what it is in C")]
-    // SAFETY: it takes a function and a text.
+    // SAFETY: it takes a function and a text. Of a function that is not there it says NULL.
     let may = unsafe {
         direct_function_call(
             pg_sys::has_function_privilege_id,
             &[function.into_datum(), "EXECUTE".into_datum()],
         )
     };
-    if may == Some(true) { Ok(()) } else { Err(Error::KeyedMaskDenied) }
+    may == Some(true)
+}
+
+/// The function in `schema` with this name and these types of arguments.
+pub(crate) fn function(schema: pg_sys::Oid, name: &CStr, arguments: &[pg_sys::Oid]) -> pg_sys::Oid {
+    let count = i32::try_from(arguments.len()).unwrap_or(i32::MAX);
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: pointers to what lives through the calls. No SQL, as workers of a parallel query come here too.
+    unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP.cast_signed(),
+            pg_sys::Anum_pg_proc_oid.try_into().unwrap_or_default(),
+            name.as_ptr().into(),
+            pg_sys::buildoidvector(arguments.as_ptr(), count).into(),
+            schema.into(),
+            pg_sys::Datum::null(),
+        )
+    }
+}
+
+/// Raises Postgres's own error where the current user may not insert into all columns of this inbox.
+pub(crate) fn may_insert(view: pg_sys::Oid) {
+    const COLUMNS: [i16; 3] = [1, 2, 3];
+    // ACL_INSERT, which is narrower than what takes it from PostgreSQL 16 on.
+    let insert: pg_sys::AclMode = 1;
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: plain calls; a relation that is not there is an error of the first.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        let denied = |result| result != pg_sys::AclResult::ACLCHECK_OK;
+        if denied(pg_sys::pg_class_aclcheck(view, user, insert))
+            && COLUMNS.iter().any(|&column| denied(pg_sys::pg_attribute_aclcheck(view, column, user, insert)))
+        {
+            let (no, kind) = (pg_sys::AclResult::ACLCHECK_NO_PRIV, pg_sys::ObjectType::OBJECT_VIEW);
+            pg_sys::aclcheck_error(no, kind, pg_sys::get_rel_name(view));
+        }
+    }
 }
 
 /// The same for a function that was called by SQL: as Postgres does with EXECUTE, it is looked at once for each place in a
@@ -111,6 +140,15 @@ pub(crate) fn caller_may_mask_under_a_key(call: pg_sys::FunctionCallInfo) -> Res
             function.fn_extra = allowed;
         }
         Ok(())
+    }
+}
+
+/// The schema of the function that was called by SQL.
+pub(crate) fn schema_of_called(call: pg_sys::FunctionCallInfo) -> pg_sys::Oid {
+    #[expect(unsafe_code, reason = "reads Postgres's structs")]
+    // SAFETY: Postgres calls a function with its description.
+    unsafe {
+        schema_of((*(*call).flinfo).fn_oid)
     }
 }
 

@@ -28,6 +28,15 @@ pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
 pub(crate) struct Text(pg_sys::Datum);
 
 impl Text {
+    /// The text, which lives as long as the memory context in which it was written.
+    pub(crate) fn as_str(&self) -> &str {
+        #[expect(unsafe_code, reason = "reads Postgres's structs")]
+        // SAFETY: it is a text, see `write`, and whoever has it is not done with that context.
+        unsafe {
+            text(self.0)
+        }
+    }
+
     /// A text of up to `most` bytes, which `write` writes and counts. They must be UTF-8.
     pub(crate) fn write<E>(
         most: usize,

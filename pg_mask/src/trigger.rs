@@ -86,8 +86,9 @@ impl<'a> Call<'a> {
             }
             INSTEAD_OF_ROW => {
                 let ready = || {
-                    let inbox =
-                        as_owner(self.owner(), || Inbox::ready(view, self.trigger.tgoid, self.argument()))?;
+                    let inbox = as_owner(self.owner(), || {
+                        Inbox::ready(view, self.trigger.tgoid, argument_of(self.trigger))
+                    })?;
                     By::new(inbox, self.owner(), self.trigger.tgfoid)
                 };
                 batch::append(view, self.owner(), ready, || self.message())?;
@@ -97,7 +98,7 @@ impl<'a> Call<'a> {
                 // SAFETY: the tuple is that of the row.
                 return Ok(unsafe { pg_sys::heap_copytuple(self.data.tg_trigtuple) }.into());
             }
-            AFTER_STATEMENT => batch::close(view, self.owner())?,
+            AFTER_STATEMENT => drop(batch::close(view, self.owner())?),
             _ => return Err(Error::NotAnInboxTrigger),
         }
         Ok(pg_sys::Datum::null())
@@ -110,15 +111,6 @@ impl<'a> Call<'a> {
 
     fn owner(&self) -> pg_sys::Oid {
         self.class().relowner
-    }
-
-    /// The definition: the argument of the row trigger. Without one it is none, and refused as such.
-    fn argument(&self) -> &'a str {
-        if self.trigger.tgnargs != 1 {
-            return "";
-        }
-        // SAFETY: there is one argument, a C string in the database's encoding, which is UTF-8.
-        unsafe { CStr::from_ptr(*self.trigger.tgargs).to_str().unwrap_or_default() }
     }
 
     /// Whether the view has an inbox's columns: `message` reads by place and type.
@@ -150,5 +142,17 @@ impl<'a> Call<'a> {
         let datum =
             unsafe { pg_sys::heap_getattr(self.data.tg_trigtuple, number, self.relation.rd_att, &mut null) };
         (!null).then_some(datum)
+    }
+}
+
+/// The definition: the argument of an inbox's row trigger. Without one it is none, and refused as such.
+pub(crate) fn argument_of(trigger: &pg_sys::Trigger) -> &str {
+    if trigger.tgnargs != 1 {
+        return "";
+    }
+    #[expect(unsafe_code, reason = "reads Postgres's structs")]
+    // SAFETY: there is one argument, a C string in the database's encoding, which is UTF-8.
+    unsafe {
+        CStr::from_ptr(*trigger.tgargs).to_str().unwrap_or_default()
     }
 }

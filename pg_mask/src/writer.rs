@@ -103,6 +103,11 @@ impl Writer {
         Ok(Self { relation, insert: Plan::prepare(&insert, &types(&all, &kinds))?, kinds, missing, key })
     }
 
+    /// The relation, schema-qualified and quoted as SQL needs it.
+    pub(crate) fn relation(&self) -> &str {
+        &self.relation
+    }
+
     /// Inserts the rows in `range` and returns how many were new; the others were there already.
     pub(crate) fn insert(&self, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
         let mut new = 0;

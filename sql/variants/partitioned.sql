@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS login_rejects (
     masked_body text,
     rejected_at timestamptz NOT NULL
 );
+CREATE INDEX IF NOT EXISTS login_rejects_rejected_at ON login_rejects (rejected_at);
 
 -- From here on: pg_partman and the partitions.
 CREATE SCHEMA IF NOT EXISTS partman;
@@ -108,8 +109,8 @@ $$;
 --       pg_partman_bgw.role = 'postgres'
 -- * or cron (or pg_cron):  psql -d mydb -c 'CALL partman.run_maintenance_proc()'
 --
--- It is run by a superuser, here postgres. Any other role must be a member of login_owner; and login_owner, as the
--- owner of what is made, must be allowed to make tables:
+-- It is run by a superuser, here postgres. Any other role must be a member of login_owner, and so can do all that one can,
+-- unmask too; and login_owner, as the owner of what is made, must be allowed to make tables:
 --     CREATE ROLE login_partitions LOGIN IN ROLE login_owner;
 --     GRANT USAGE, CREATE ON SCHEMA public TO login_owner;
 --     GRANT USAGE ON SCHEMA partman TO login_partitions;

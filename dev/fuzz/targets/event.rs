@@ -1,30 +1,48 @@
 //! Any text becomes a row of as many fields as there are columns, or a reject; and if PostgreSQL's rules for JSON take the
-//! text for an object, a reject is for a reason of its own.
+//! text for an object, a reject is for a reason of its own. In an envelope, under a pointer or in a string it becomes the
+//! same. A text whose first line is a pointer finds what serde_json finds by it in the rest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use masking::scheme::Scheme;
-use masking::{Column, Masked, Masks, Message, Reject, Rule, Rules};
+use masking::{Column, Envelope, Masked, Masks, Message, Pointer, Reject, Rows, Rule, Rules};
+use serde_json::Value;
 
-fuzz_target!(|body: &str| {
+fn rules() -> Rules {
     let column =
         |name: &str, rule, limit, json| Column { name: name.into(), rule, limit, not_null: false, json };
-    let rules = Rules::new(vec![
+    Rules::new(vec![
         column("user_id", Rule::Copy("user_id".into()), Some(8), false),
         column("masked_ip", Rule::Mask(Masked { key: "ip".into(), scheme: None }), Some(16), false),
         column("ip", Rule::Copy("ip".into()), None, false),
         column("app_version", Rule::Version("app_version".into()), None, false),
         column("details", Rule::Copy("details".into()), None, true),
         column("sent", Rule::SentDate, None, false),
-    ]);
+    ])
+}
+
+/// What `body` becomes, with the event at `event` in what `envelope` holds.
+fn pushed(envelope: Envelope, event: Pointer, body: &str) -> (Rows, Result<(), Reject>) {
+    let rules = rules().of_events_at(envelope, event);
     let mut rows = rules.rows();
-    let is_object =
-        matches!(serde_json::from_str::<serde_json::Value>(body), Ok(serde_json::Value::Object(_)));
     let masks = Masks { default: Scheme::Base64, ring: None };
-    match rules.push(&Message { id: None, sent_at: i64::MAX, body }, &masks, &mut rows) {
+    let result = rules.push(&Message { id: None, sent_at: SENT_AT, body }, &masks, &mut rows);
+    match &result {
+        Ok(()) => assert_eq!((rows.len(), rows.fields(0).count()), (1, rules.columns().len())),
+        Err(_) => assert_eq!((rows.len(), rows.bytes()), (0, 0)),
+    }
+    (rows, result)
+}
+
+/// 2000-01-02 UTC.
+const SENT_AT: i64 = 86_400_000_000;
+
+fuzz_target!(|text: &str| {
+    let at = |pointer: &str| pointer.parse::<Pointer>().expect("a pointer");
+    let (rows, result) = pushed(Envelope::None, at(""), text);
+    let json = serde_json::from_str::<Value>(text);
+    match &result {
         Ok(()) => {
-            assert_eq!(rows.len(), 1);
-            assert_eq!(rows.fields(0).count(), rules.columns().len());
             for column in [0, 1, 2, 4] {
                 // Postgres takes nothing else for a text.
                 let text = rows.field(0, column).map(|text| str::from_utf8(text).expect("UTF-8"));
@@ -32,8 +50,41 @@ fuzz_target!(|body: &str| {
             }
         }
         Err(reject) => {
-            assert_eq!((rows.len(), rows.bytes()), (0, 0));
-            assert!(!(is_object && reject == Reject::NotAnObject), "an object is one");
+            let is_object = matches!(json, Ok(Value::Object(_)));
+            assert!(!(is_object && *reject == Reject::NotAnObject), "an object is one");
         }
+    }
+
+    let quoted = serde_json::to_string(text).expect("a string is JSON");
+    let notification = format!(
+        r#"{{"Type":"Notification","MessageId":"22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324","Message":{quoted},"Timestamp":"2000-01-02T00:00:00Z"}}"#
+    );
+    let mut within = vec![
+        (Envelope::Sns, "", notification),
+        (Envelope::None, "/a/0", format!("{{\"a\":[{quoted}]}}")),
+    ];
+    // Under a pointer a string is looked into, and as a body it is not; and what is no JSON may close what is round it.
+    if matches!(&json, Ok(value) if !value.is_string()) {
+        within.push((Envelope::None, "/1/~1", format!("[0, {{\"/\":{text}}}]")));
+    }
+    for (envelope, event, body) in within {
+        let (same, also) = pushed(envelope, at(event), &body);
+        assert_eq!(also.is_ok(), result.is_ok());
+        assert!(result.is_err() || same.fields(0).eq(rows.fields(0)), "the same row");
+    }
+    // Neither envelope nor place is what it should be.
+    for pointer in ["", "/a", "/0/a"] {
+        pushed(Envelope::Sns, at(pointer), text);
+        pushed(Envelope::None, at(pointer), text);
+    }
+
+    if let Some((pointer, document)) = text.split_once('\n')
+        && let Ok(event) = pointer.parse::<Pointer>()
+        && !pointer.is_empty()
+        && let Ok(value) = serde_json::from_str::<Value>(document)
+    {
+        let (_, result) = pushed(Envelope::None, event, document);
+        let found = !matches!(result, Err(Reject::NoEvent { .. }));
+        assert_eq!(found, value.pointer(pointer).is_some_and(|found| !found.is_null()));
     }
 });

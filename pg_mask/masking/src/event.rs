@@ -16,6 +16,26 @@ pub enum Reject {
     NotJson,
     /// The body is JSON, but no object.
     NotAnObject,
+    /// The same of the event, where that is only a part of the body.
+    EventNotJson,
+    /// The same.
+    EventNotAnObject,
+    /// Where the event should stand there is nothing, or null.
+    NoEvent {
+        /// Where: a JSON pointer, of the inbox's definition.
+        pointer: String,
+    },
+    /// The body is not what SNS sends for a published message.
+    NotANotification,
+    /// The body is of SNS, but asks to confirm that a subscription begins or ends.
+    AboutASubscription,
+    /// A member of the notification is absent, or not what it always is.
+    Notification {
+        /// Its key, which is one of SNS's.
+        member: &'static str,
+        /// What it always is.
+        due: &'static str,
+    },
     /// A key of a NOT NULL column is absent or null.
     Missing {
         /// The column that would be NULL.
@@ -54,11 +74,66 @@ pub enum Reject {
     },
 }
 
+impl Reject {
+    /// The classes, for metrics: words that stay as they are, whatever the reasons say.
+    pub const CLASSES: [&'static str; 10] = [
+        "not_json",
+        "not_an_object",
+        "no_event",
+        "not_a_notification",
+        "missing_key",
+        "not_a_scalar",
+        "escaped_nul",
+        "not_a_version",
+        "too_long",
+        "mask_too_long",
+    ];
+
+    /// The class: one of [`Self::CLASSES`].
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::NotJson | Self::EventNotJson => "not_json",
+            Self::NotAnObject | Self::EventNotAnObject => "not_an_object",
+            Self::NoEvent { .. } => "no_event",
+            Self::NotANotification | Self::AboutASubscription | Self::Notification { .. } => {
+                "not_a_notification"
+            }
+            Self::Missing { .. } => "missing_key",
+            Self::NotAScalar { .. } => "not_a_scalar",
+            Self::EscapedNul { .. } => "escaped_nul",
+            Self::NotAVersion { .. } => "not_a_version",
+            Self::TooLong { .. } => "too_long",
+            Self::MaskTooLong { .. } => "mask_too_long",
+        }
+    }
+}
+
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson => write!(f, "the body is not valid JSON"),
             Self::NotAnObject => write!(f, "the body is not a JSON object"),
+            Self::EventNotJson => write!(f, "the event in the body is not valid JSON"),
+            Self::EventNotAnObject => write!(f, "the event in the body is not a JSON object"),
+            Self::NoEvent { pointer } => {
+                write!(f, "there is nothing, or null, at \"{pointer}\", where the inbox looks for the event")
+            }
+            Self::NotANotification => write!(
+                f,
+                "the body is not an SNS notification: turn raw message delivery off, or attach the inbox with envelope \
+                 'none'"
+            ),
+            Self::AboutASubscription => write!(
+                f,
+                "the body is not an SNS notification but about the subscription: open its SubscribeURL if that is wanted"
+            ),
+            Self::Notification { member, due } => {
+                write!(
+                    f,
+                    "\"{member}\" of the SNS notification is absent or not {due}: the body is not as SNS sends it"
+                )
+            }
             Self::Missing { column, key: Some(key) } => {
                 write!(f, "key \"{key}\" is absent or null, and column \"{column}\" is not null")
             }
@@ -79,6 +154,17 @@ impl fmt::Display for Reject {
                     "the masked value is too long for column \"{column}\", which takes {limit} characters"
                 )
             }
+        }
+    }
+}
+
+impl Reject {
+    /// What this is where `part` of `body` was read. What is taken out of a body is shorter than it.
+    pub(crate) fn of_part(self, part: &str, body: &str) -> Self {
+        match self {
+            Self::NotJson if part.len() < body.len() => Self::EventNotJson,
+            Self::NotAnObject if part.len() < body.len() => Self::EventNotAnObject,
+            other => other,
         }
     }
 }
@@ -105,10 +191,9 @@ pub(crate) fn scalar<'a>(value: &'a RawValue, key: &str) -> Result<Cow<'a, str>,
     match raw.as_bytes()[0] {
         b'{' | b'[' => Err(Reject::NotAScalar { key: key.to_owned() }),
         // A raw control character is no JSON: a NUL can only be there escaped.
-        b'"' if !raw.contains('\\') => Ok(Cow::Borrowed(&raw[1..raw.len() - 1])),
+        b'"' if !raw.contains('\\') => Ok(Cow::Borrowed(within_quotes(raw))),
         b'"' => {
-            // Half a surrogate pair is the one fault that the pass over the whole body leaves to be found here.
-            let text: String = serde_json::from_str(raw).map_err(|_| Reject::NotJson)?;
+            let text = unescaped(raw)?;
             if text.contains('\0') {
                 Err(Reject::EscapedNul { key: key.to_owned() })
             } else {
@@ -117,6 +202,20 @@ pub(crate) fn scalar<'a>(value: &'a RawValue, key: &str) -> Result<Cow<'a, str>,
         }
         _ => Ok(Cow::Borrowed(raw)),
     }
+}
+
+/// The text in a string that was found in JSON.
+pub(crate) fn unquoted(raw: &str) -> Result<Cow<'_, str>, Reject> {
+    if raw.contains('\\') { unescaped(raw).map(Cow::Owned) } else { Ok(Cow::Borrowed(within_quotes(raw))) }
+}
+
+fn within_quotes(raw: &str) -> &str {
+    &raw[1..raw.len() - 1]
+}
+
+/// Half a surrogate pair is the one fault that the pass over the whole body leaves to be found here.
+fn unescaped(raw: &str) -> Result<String, Reject> {
+    serde_json::from_str(raw).map_err(|_| Reject::NotJson)
 }
 
 struct Object<'k> {

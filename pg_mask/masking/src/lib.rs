@@ -6,13 +6,19 @@
 //! Nothing here that holds a value of an event has a derived `Debug`, and no error quotes one: both would be ways
 //! out for PII.
 
+mod envelope;
 mod event;
 pub mod keyring;
 mod mac;
+mod pointer;
 mod rows;
 mod rules;
 pub mod scheme;
+#[cfg(test)]
+mod within_tests;
 
+pub use envelope::Envelope;
 pub use event::Reject;
+pub use pointer::{NotAPointer, Pointer};
 pub use rows::{Fields, Kind, Row, Rows};
 pub use rules::{Column, Masked, Masks, Message, Rule, Rules};

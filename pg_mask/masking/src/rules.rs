@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::envelope::Envelope;
 use crate::event::{self, Reject};
 use crate::keyring::KeyRing;
+use crate::pointer::Pointer;
 use crate::rows::{Kind, Row, Rows};
 use crate::scheme::{Masker, Scheme};
 
@@ -111,14 +113,14 @@ pub struct Column {
     pub json: bool,
 }
 
-/// A message: an event and what the queue says about it.
+/// A message: a body with an event in it, and what the queue says about it.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     /// The queue's id of it.
     pub id: Option<[u8; 16]>,
     /// When it was sent, or now where that is not known, in Postgres's form: microseconds since 2000-01-01 UTC.
     pub sent_at: i64,
-    /// The event.
+    /// The body, which is the event or holds it.
     pub body: &'a str,
 }
 
@@ -140,6 +142,9 @@ impl<'k> Masks<'k> {
 
 /// The rules of an inbox.
 pub struct Rules {
+    envelope: Envelope,
+    /// Where the event stands in what the envelope holds.
+    event: Pointer,
     columns: Vec<Column>,
     /// The keys that the rules read, each once.
     keys: Vec<String>,
@@ -148,7 +153,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Rules that fill `columns`, in this order.
+    /// Rules that fill `columns`, in this order, from events that are the whole body of a message.
     #[must_use]
     pub fn new(columns: Vec<Column>) -> Self {
         let mut keys: Vec<String> = Vec::new();
@@ -162,7 +167,13 @@ impl Rules {
                 }))
             })
             .collect();
-        Self { columns, keys, slots }
+        Self { envelope: Envelope::None, event: Pointer::default(), columns, keys, slots }
+    }
+
+    /// The same from events that stand at `event` in what `envelope` holds.
+    #[must_use]
+    pub fn of_events_at(self, envelope: Envelope, event: Pointer) -> Self {
+        Self { envelope, event, ..self }
     }
 
     /// The columns, in the order of a row.
@@ -195,6 +206,25 @@ impl Rules {
 
     /// Adds the row that `message` becomes to `rows`, or says why it becomes none.
     pub fn push(&self, message: &Message<'_>, masks: &Masks<'_>, rows: &mut Rows) -> Result<(), Reject> {
+        if self.envelope.is_none() && self.event.is_whole() {
+            self.push_event(message, masks, rows)
+        } else {
+            self.push_within(message, masks, rows)
+        }
+    }
+
+    /// The same of a message whose event may be only a part of the body. On its own: inlined above it makes the usual way
+    /// some 3 % slower.
+    #[inline(never)]
+    fn push_within(&self, message: &Message<'_>, masks: &Masks<'_>, rows: &mut Rows) -> Result<(), Reject> {
+        let opened = self.envelope.open(message)?;
+        let event = self.event.find(&opened.text).map_err(|why| why.of_part(&opened.text, message.body))?;
+        let within = Message { id: opened.id, sent_at: opened.sent_at, body: &event };
+        self.push_event(&within, masks, rows).map_err(|why| why.of_part(&event, message.body))
+    }
+
+    /// The same of a message whose body is the event.
+    fn push_event(&self, message: &Message<'_>, masks: &Masks<'_>, rows: &mut Rows) -> Result<(), Reject> {
         let found = event::find(message.body, &self.keys)?;
         rows.add(|row| {
             for (column, slot) in self.columns.iter().zip(&self.slots) {
@@ -454,6 +484,24 @@ mod tests {
         ] {
             assert!(row(body).err() == Some(reject), "{body}");
         }
+    }
+
+    #[test]
+    fn every_reject_is_of_a_known_class() {
+        let key = || "k".to_owned();
+        let rejects = [
+            Reject::NotJson,
+            Reject::NotAnObject,
+            Reject::NoEvent { pointer: key() },
+            Reject::NotANotification,
+            Reject::Missing { column: key(), key: None },
+            Reject::NotAScalar { key: key() },
+            Reject::EscapedNul { key: key() },
+            Reject::NotAVersion { key: key() },
+            Reject::TooLong { column: key(), limit: 1 },
+            Reject::MaskTooLong { column: key(), limit: 1 },
+        ];
+        assert_eq!(rejects.map(|reject| reject.class()), Reject::CLASSES);
     }
 
     #[test]

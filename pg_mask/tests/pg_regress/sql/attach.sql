@@ -93,6 +93,12 @@ CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH 
 SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
 CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON thing_inbox FOR EACH ROW EXECUTE FUNCTION inbox_trigger();
 SELECT error_of('INSERT INTO thing_inbox (body) VALUES (''x'')');
+-- NULL is the default where there is one, and otherwise an error.
+SELECT error_of(format('SELECT attach_inbox(%s)', arguments)) FROM (VALUES
+    ($$NULL, 'things', 'thing_rejects', '{"a": {"copy": "a"}}'$$), ($$'thing_inbox', NULL, 'thing_rejects', '{"a": {"copy": "a"}}'$$),
+    ($$'thing_inbox', 'things', NULL, '{"a": {"copy": "a"}}'$$), ($$'thing_inbox', 'things', 'thing_rejects', NULL$$),
+    ($$'thing_inbox', 'things', 'thing_rejects', '{"a": {"copy": "a"}, "id": "message_id"}', NULL, NULL, NULL$$)
+) AS calls (arguments);
 DROP SCHEMA "Odd ""schema""" CASCADE;
 DROP VIEW thing_inbox, mine, odd;
 DROP TABLE things, thing_rejects;

@@ -134,7 +134,8 @@ SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_para
 SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off;
 -- (Where the library is needed for the first time there, settings cannot be taken over; nor later in that session.)
 SELECT error_of('SELECT max(quick(masked_ip)) FROM user_logins');
-SET parallel_leader_participation = on;
+-- No worker comes, so that it is the leader which needs it.
+SET parallel_leader_participation = on; SET max_parallel_workers = 0;
 SELECT error_of('SELECT max(quick(masked_ip)) FROM user_logins');
 SELECT error_of('SELECT unmask_pii(masked_ip) FROM user_logins');
 \c - reader
