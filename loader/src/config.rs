@@ -1,65 +1,20 @@
-//! The command line and the environment.
+//! The options of a run.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
+use tracing::warn;
 
 use crate::error::Error;
+use crate::finding::Finding;
+use crate::postgres::{self, Servers};
 
-const AFTER_HELP: &str = "\
-PostgreSQL, for what --database-url does not say:
-  PGHOST (localhost), PGPORT (5432), PGUSER (the operating system's user),
-  PGPASSWORD or PGPASSWORD_FILE (a file that holds it and nothing else),
-  PGDATABASE (named like the user), PGAPPNAME (pg_mask loader),
-  PGCONNECT_TIMEOUT (10 seconds), PGOPTIONS, PGSSLMODE (prefer),
-  PGTARGETSESSIONATTRS (read-write): of several hosts, the one that takes writes
-  Connections are plain as yet: of the sslmodes disable, allow and prefer work.
-
-AWS, by its standard chain:
-  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_REGION, web
-  identity, container and instance roles. With an endpoint of your own and no
-  region, the region is us-east-1.
-
-A file of variables:
-  LOADER_ENV_FILE names a file with lines NAME=value, for variables that the
-  environment leaves out. No file is read that is not named.
-
-Rights that the loader needs:
-  PostgreSQL  CONNECT on the database, USAGE on the schemas of the inbox and of
-              pg_mask, INSERT on the inbox
-  IAM         sqs:ReceiveMessage, sqs:DeleteMessage,
-              sqs:ChangeMessageVisibility, sqs:GetQueueAttributes; with --queue
-              sqs:GetQueueUrl; kms:Decrypt for a queue encrypted by your own key
-
-Signals:
-  SIGTERM, SIGINT  Receive no more, commit and delete what is in hand, exit 0.
-                   On a second one, or when --grace has passed, make the rest
-                   visible again and exit 0.
-
-Standard output, when the loader ends:
-  received N, stored N, duplicate N, rejected N, deleted N
-  (with --dry-run a line that begins with 'dry run:'). Everything else goes to
-  standard error. No event is ever printed.
-
-Exit codes:
-  0  done, or stopped by a signal
-  1  internal error
-  2  usage or configuration
-  3  SQS
-  4  PostgreSQL
-  5  the inbox did not account for every event: nothing of that batch was stored
-     or deleted";
-
-/// Moves events from an SQS queue into a `pg_mask` inbox: a message is deleted only after the transaction
-/// that stored or rejected it has committed. The loader does not read events; the database parses and masks
-/// them.
+/// What a run does, and with what.
 // No Debug: the database URL may hold a password.
-#[derive(Parser)]
-#[command(name = "loader", version, after_help = AFTER_HELP, max_term_width = 110)]
+#[derive(Args)]
 pub(crate) struct Config {
     /// URL of the queue, or of several of one service, separated by commas. Without it queues are found by their
     /// names
@@ -127,20 +82,8 @@ pub(crate) struct Config {
     )]
     pub(crate) visibility: u16,
 
-    /// Database, as a URL postgres://user:password@host:port/database or as key=value pairs. Set it in the
-    /// environment: a command line can be read by every user of the machine
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true, help_heading = "Database")]
-    pub(crate) database_url: Option<String>,
-
-    /// Inbox view, with its schema where that is not on the search path
-    #[arg(
-        long,
-        env = "LOADER_INBOX",
-        value_name = "NAME",
-        default_value = "login_inbox",
-        help_heading = "Database"
-    )]
-    pub(crate) inbox: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// Store with so many connections at a time; each is made when it is needed. More than one pays where a COMMIT
     /// takes long
@@ -200,27 +143,83 @@ pub(crate) struct Config {
     )]
     pub(crate) grace: u16,
 
-    /// Form of the log on standard error. auto: human on a terminal, else json
+    /// Show metrics for Prometheus at this address: /metrics, and beside it /healthz (the process lives) and /readyz (both
+    /// sides have answered lately). Off unless set. Without TLS or password, for a private network; what is shown are
+    /// counts and times, codes and the names of queues, and no value of an event
+    #[arg(long, env = "LOADER_METRICS_ADDRESS", value_name = "HOST:PORT", help_heading = "Operations")]
+    pub(crate) metrics_address: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
+}
+
+/// Where events go.
+// No Debug: see `Config`.
+#[derive(Args)]
+pub(crate) struct Target {
+    /// Database, as a URL postgres://user:password@host:port/database or as key=value pairs. Set it in the
+    /// environment: a command line can be read by every user of the machine
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true, help_heading = "Database")]
+    database_url: Option<String>,
+
+    /// Whether it was given on the command line.
+    #[arg(skip)]
+    pub(crate) url_is_in_the_open: bool,
+
+    /// Inbox view, with its schema where that is not on the search path
     #[arg(
         long,
+        env = "LOADER_INBOX",
+        value_name = "NAME",
+        default_value = "login_inbox",
+        help_heading = "Database"
+    )]
+    pub(crate) inbox: String,
+}
+
+/// What is logged, and how.
+#[derive(Args)]
+pub(crate) struct LogOptions {
+    /// Form of the log on standard error. auto: human on a terminal, else json
+    #[arg(
+        long = "log-format",
         env = "LOADER_LOG_FORMAT",
         value_name = "FORMAT",
         default_value = "auto",
         value_enum,
         help_heading = "Log"
     )]
-    pub(crate) log_format: LogFormat,
+    pub(crate) format: LogFormat,
 
     /// How much to log. debug: a line for each batch
     #[arg(
-        long,
+        long = "log-level",
         env = "LOADER_LOG_LEVEL",
         value_name = "LEVEL",
         default_value = "info",
         value_enum,
         help_heading = "Log"
     )]
-    pub(crate) log_level: LogLevel,
+    pub(crate) level: LogLevel,
+}
+
+impl Target {
+    /// The database as it was given. A variable that is set but empty counts as not set.
+    pub(crate) fn database_url(&self) -> Option<&str> {
+        self.database_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The servers that this and the environment name, with a warning where a password was given to all users of the
+    /// machine.
+    pub(crate) fn servers(&self) -> Result<Servers, Error> {
+        if self.url_is_in_the_open && self.database_url().is_some_and(postgres::has_password) {
+            warn!(
+                "--database-url has a password on the command line, which every user of this machine can read in the list of \
+                 processes: set DATABASE_URL, PGPASSWORD, PGPASSWORD_FILE or PGPASSFILE instead"
+            );
+        }
+        Servers::resolve(self.database_url(), postgres::environment)
+    }
 }
 
 /// How log lines look.
@@ -241,21 +240,8 @@ pub(crate) enum LogLevel {
 }
 
 impl Config {
-    /// Reads the command line and the environment. Prints help, version and usage errors itself and exits for
-    /// them.
-    pub(crate) fn load() -> Result<Self, Error> {
-        if let Some(file) = std::env::var_os("LOADER_ENV_FILE").filter(|file| !file.is_empty()) {
-            read_env_file(Path::new(&file))?;
-        }
-        let matches = Self::command().get_matches();
-        let mut config = Self::from_arg_matches(&matches).map_err(|e| Error::Config(e.to_string()))?;
-        config.prefer_service_endpoint(&matches, std::env::var("AWS_ENDPOINT_URL_SQS").ok());
-        config.validate()?;
-        Ok(config)
-    }
-
     /// AWS's tools let `AWS_ENDPOINT_URL_SQS` win over `AWS_ENDPOINT_URL`, and the command line over both.
-    fn prefer_service_endpoint(&mut self, matches: &ArgMatches, of_service: Option<String>) {
+    pub(crate) fn prefer_service_endpoint(&mut self, matches: &ArgMatches, of_service: Option<String>) {
         if matches.value_source("endpoint_url") != Some(ValueSource::CommandLine)
             && of_service.as_ref().is_some_and(|url| !url.is_empty())
         {
@@ -265,12 +251,9 @@ impl Config {
 
     /// What clap cannot check: values that do not go together. A variable that is set but empty counts as not
     /// set, since container files often pass those on.
-    fn validate(&mut self) -> Result<(), Error> {
-        for value in [&mut self.endpoint_url, &mut self.database_url] {
-            if value.as_ref().is_some_and(String::is_empty) {
-                *value = None;
-            }
-        }
+    pub(crate) fn validate(&mut self) -> Result<(), Error> {
+        self.endpoint_url.take_if(|url| url.is_empty());
+        self.metrics_address.take_if(|address| address.is_empty());
         for names in [&mut self.queue_url, &mut self.queue] {
             names.retain(|name| !name.is_empty());
             let mut seen = HashSet::new();
@@ -286,6 +269,9 @@ impl Config {
         }
         if let Some(url) = &self.endpoint_url {
             check_url("--endpoint-url", url)?;
+        }
+        if let Some(address) = &self.metrics_address {
+            check_address("--metrics-address", address)?;
         }
         if self.drain && self.dry_run {
             return Err(Error::Config("--drain and --dry-run exclude each other: leave one out".into()));
@@ -325,6 +311,22 @@ impl Config {
         Duration::from_secs(self.store_timeout.into())
     }
 
+    /// Whether a batch that takes its time stays hidden by its lease alone.
+    pub(crate) fn store_within_visibility(&self) -> Finding {
+        const ITEM: &str = "loader.visibility";
+        let Self { visibility, store_timeout, .. } = self;
+        if self.visibility() < self.store_timeout() {
+            return Finding::warning(
+                ITEM,
+                format!(
+                    "--visibility {visibility} is shorter than --store-timeout {store_timeout}: a batch that takes its \
+                     time lives by extensions of its leases alone"
+                ),
+            );
+        }
+        Finding::ok(ITEM, format!("--visibility {visibility}, and --store-timeout {store_timeout}"))
+    }
+
     /// How long a batch waits for more messages.
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger.into())
@@ -336,23 +338,26 @@ impl Config {
     }
 }
 
-/// Sets the variables of `file` that are not set yet. To be called while there is but one thread.
-fn read_env_file(file: &Path) -> Result<(), Error> {
-    dotenvy::from_path(file).map_err(|error| {
-        let why = match error {
-            dotenvy::Error::Io(error) => error.to_string(),
-            // Its text has the line, which may hold a password.
-            _ => "there is a line in it that is not NAME=value".to_owned(),
-        };
-        Error::Config(format!("LOADER_ENV_FILE: {} cannot be read: {why}", file.display()))
-    })
-}
-
 fn check_url(option: &str, url: &str) -> Result<(), Error> {
     if url.starts_with("http://") || url.starts_with("https://") {
         return Ok(());
     }
     Err(Error::Config(format!("{option} must start with http:// or https://")))
+}
+
+/// An address to listen at. Which interface is meant has to be said: metrics are not for everybody.
+fn check_address(option: &str, address: &str) -> Result<(), Error> {
+    let host_and_port = address.rsplit_once(':').filter(|(host, port)| {
+        // An IPv6 address has colons of its own, and stands in brackets then.
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
+    });
+    if host_and_port.is_some() {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{option} {address} is not HOST:PORT, such as 127.0.0.1:9187, or 0.0.0.0:9187 for every interface"
+    )))
 }
 
 #[cfg(test)]

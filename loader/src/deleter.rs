@@ -98,13 +98,14 @@ impl Deleter {
                 }
                 Ok(Err(failure)) => {
                     failures += 1;
+                    self.stats.of(queue.number).add_delete_failures(failure.code(), leases.len());
                     if failure.is_final() || self.patience.is_over(failures) {
                         return Err(failure.into());
                     }
                     self.complain(&failure);
                 }
                 // A lease ended, which the keeper could not extend. What is still ours is tried again.
-                Err(_) => {}
+                Err(_) => self.stats.of(queue.number).add_delete_failures("timeout", leases.len()),
             }
             // Without the permit: what is tried again does not hold others up.
             sleep(backoff::delay(tries, PAUSE.0, PAUSE.1)).await;
@@ -139,23 +140,28 @@ impl Deleter {
         leases: &[Arc<Lease>],
         answers: Vec<Answer>,
     ) -> (Vec<LeaseId>, Vec<LeaseId>) {
+        let stats = self.stats.of(queue.number);
         let (mut settled, mut refused, mut reason) = (Vec::new(), Vec::new(), String::new());
         for (lease, answer) in leases.iter().zip(answers) {
             match answer {
-                Answer::Done => {}
+                Answer::Done => lease.trace.deleted(),
                 Answer::Refused(code) => {
+                    stats.add_delete_failures(&code, 1);
                     reason = code;
                     refused.push(lease);
                 }
                 // Its lease is extended meanwhile.
-                Answer::NotYet(_) => continue,
+                Answer::NotYet(code) => {
+                    stats.add_delete_failures(&code, 1);
+                    continue;
+                }
             }
             self.ledger.settle(lease.id);
             settled.push(lease.id);
         }
-        self.stats.add_deleted(settled.len() - refused.len());
+        stats.add_deleted(settled.len() - refused.len());
         if !refused.is_empty() {
-            self.stats.add_undeleted(refused.len());
+            stats.add_undeleted(refused.len());
             // So answers an SQS server, too, when a call before this one did delete and its answer was lost.
             warn!(
                 queue = &*queue.name,
@@ -190,6 +196,7 @@ fn by_group(mut leases: Vec<Arc<Lease>>) -> Vec<Lane> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::MessageSpan;
 
     #[tokio::test]
     async fn a_message_group_is_deleted_in_order() {
@@ -198,7 +205,8 @@ mod tests {
         let mut room = ledger.reserve().await;
         for group in ["b", "a", "c", "b", "b", "a"] {
             let until = Instant::now() + Duration::from_mins(1);
-            ids.push(room.hold(0, "m".into(), "r".into(), Some(group.into()), until));
+            let trace = MessageSpan::default();
+            ids.push(room.hold(0, "m".into(), "r".into(), Some(group.into()), until, trace));
         }
         ledger.commit(&ids);
         let (leases, _) = ledger.deletable(&ids, Instant::now()).unwrap();

@@ -83,7 +83,7 @@ impl Drain {
     }
 
     fn is_quiet(&self) -> bool {
-        let pollers = u64::try_from(self.stats.pollers.load(Relaxed)).unwrap_or(u64::MAX);
+        let pollers = u64::try_from(self.stats.pollers()).unwrap_or(u64::MAX);
         self.emptiness.reached(pollers) && self.ledger.is_empty()
     }
 }

@@ -68,8 +68,11 @@ async fn attempt(
 ) -> Result<Report, Error> {
     let batch = receive(config, queues, shutdown, ledger).await?;
     info!(messages = batch.len(), "received; trying them in the database");
-    let counts =
-        if batch.is_empty() { Counts::default() } else { sink.store(&batch, Verdict::RollBack).await? };
+    let counts = if batch.is_empty() {
+        Counts::default()
+    } else {
+        sink.store(&batch, Verdict::RollBack).await?.counts
+    };
     sink.close().await;
     Ok(Report { received: batch.len(), counts })
 }

@@ -56,7 +56,9 @@ impl Keeper {
     fn drop_lapsed(&self) {
         let lapsed = self.ledger.take_lapsed(Instant::now());
         if !lapsed.is_empty() {
-            self.stats.add_lapsed(lapsed.len());
+            for lease in &lapsed {
+                self.stats.of(lease.queue).add_lapsed(1);
+            }
             warn!(
                 messages = lapsed.len(),
                 "leases ran out, as SQS did not extend them in time; the messages come back, and those that are stored \
@@ -89,8 +91,8 @@ impl Keeper {
                 Answer::NotYet(_) => {}
             }
         }
-        self.stats.add_extended(extended);
-        self.stats.add_lapsed(lost);
+        self.stats.of(queue.number).add_extended(extended);
+        self.stats.of(queue.number).add_lapsed(lost);
         debug!(queue = &*queue.name, extended, lost, "leases extended");
     }
 }

@@ -7,19 +7,21 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::{Gauge, gauge};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::lease::Term;
+use crate::monitoring::name;
 use crate::queue::CALL_SIZE;
+use crate::trace::MessageSpan;
 
 /// Names one delivery of one message. A message that is delivered twice has two, since it has two receipts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LeaseId(u64);
 
-#[cfg(test)]
 impl LeaseId {
-    /// For tests of what does not look into a ledger.
+    /// Of a message that came from no queue.
     pub(crate) const NONE: Self = Self(0);
 }
 
@@ -35,6 +37,8 @@ pub(crate) struct Lease {
     pub(crate) receipt: String,
     /// SQS's `MessageGroupId`, where the queue is a FIFO queue.
     pub(crate) group: Option<Arc<str>>,
+    /// What is traced of it.
+    pub(crate) trace: MessageSpan,
 }
 
 /// All leases that this process holds.
@@ -46,6 +50,8 @@ pub(crate) struct Ledger {
     endangered: watch::Sender<bool>,
     /// A permit for each unit of bodies that may still wait to be stored.
     bodies: Semaphore,
+    /// Shows how many leases are held.
+    in_flight: Gauge,
 }
 
 /// The largest answer of a receive call must fit: ten messages of 1 MiB.
@@ -80,14 +86,16 @@ impl Reservation<'_> {
         receipt: String,
         group: Option<Arc<str>>,
         until: Instant,
+        trace: MessageSpan,
     ) -> LeaseId {
         // SQS never hands out more than it was asked for; if it did, the room would shrink by as much.
         self.left = self.left.saturating_sub(1);
         let mut held = self.ledger.lock();
         held.last += 1;
         let id = LeaseId(held.last);
-        let lease = Lease { id, queue, message_id, receipt, group };
+        let lease = Lease { id, queue, message_id, receipt, group, trace };
         held.leases.insert(id, (Arc::new(lease), Term::begin(until)));
+        self.ledger.show(&held);
         id
     }
 }
@@ -100,6 +108,7 @@ impl Ledger {
             room: Semaphore::new(messages.max(CALL_SIZE)),
             endangered: watch::Sender::new(false),
             bodies: Semaphore::new(bytes.max(LEAST_BYTES) / UNIT),
+            in_flight: gauge!(name::IN_FLIGHT),
         }
     }
 
@@ -171,19 +180,21 @@ impl Ledger {
     /// Strikes a delivery out: it is deleted, or nothing more can or should be done about it.
     /// Whether it was still in hand.
     pub(crate) fn settle(&self, id: LeaseId) -> bool {
-        let settled = self.lock().leases.remove(&id).is_some();
+        let mut held = self.lock();
+        let settled = held.leases.remove(&id).is_some();
+        self.show(&held);
+        drop(held);
         self.room.add_permits(usize::from(settled));
         settled
     }
 
     /// Strikes out and returns those whose lease has run out.
     pub(crate) fn take_lapsed(&self, now: Instant) -> Vec<Arc<Lease>> {
-        let lapsed: Vec<_> = self
-            .lock()
-            .leases
-            .extract_if(|_, (_, term)| term.has_lapsed(now))
-            .map(|(_, (lease, _))| lease)
-            .collect();
+        let mut held = self.lock();
+        let lapsed = held.leases.extract_if(|_, (_, term)| term.has_lapsed(now));
+        let lapsed: Vec<_> = lapsed.map(|(_, (lease, _))| lease).collect();
+        self.show(&held);
+        drop(held);
         self.room.add_permits(lapsed.len());
         lapsed
     }
@@ -191,15 +202,18 @@ impl Ledger {
     /// Strikes out and returns everything that is still ours.
     pub(crate) fn take_all(&self) -> Vec<Arc<Lease>> {
         let now = Instant::now();
-        let held: Vec<_> = self.lock().leases.drain().map(|(_, held)| held).collect();
+        let mut ledger = self.lock();
+        let held: Vec<_> = ledger.leases.drain().map(|(_, held)| held).collect();
+        self.show(&ledger);
+        drop(ledger);
         self.room.add_permits(held.len());
         held.into_iter().filter(|(_, term)| !term.has_lapsed(now)).map(|(lease, _)| lease).collect()
     }
 
-    /// SQS's ids of the messages, as far as they are still in hand.
-    pub(crate) fn message_ids(&self, ids: impl Iterator<Item = LeaseId>) -> Vec<String> {
+    /// The leases of these, as far as they are still in hand.
+    pub(crate) fn leases(&self, ids: impl Iterator<Item = LeaseId>) -> Vec<Arc<Lease>> {
         let held = self.lock();
-        ids.filter_map(|id| held.leases.get(&id)).map(|(lease, _)| lease.message_id.clone()).collect()
+        ids.filter_map(|id| held.leases.get(&id)).map(|(lease, _)| Arc::clone(lease)).collect()
     }
 
     /// How many messages are in hand.
@@ -210,6 +224,10 @@ impl Ledger {
     /// Whether everything received has been settled.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn show(&self, held: &Held) {
+        self.in_flight.set(u32::try_from(held.leases.len()).unwrap_or(u32::MAX));
     }
 
     /// A task that panicked while it held the lock left the map whole: each change above is one call on it.
@@ -234,7 +252,8 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn hold(reservation: &mut Reservation<'_>, receipt: &str) -> LeaseId {
-        reservation.hold(0, "m".into(), receipt.into(), None, Instant::now() + MINUTE)
+        let until = Instant::now() + MINUTE;
+        reservation.hold(0, "m".into(), receipt.into(), None, until, MessageSpan::default())
     }
 
     #[tokio::test]

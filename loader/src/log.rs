@@ -4,18 +4,25 @@ use std::io::{self, IsTerminal, Write};
 
 use indicatif::ProgressBar;
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, error};
-use tracing_subscriber::Layer as _;
+use tracing::{Level, Subscriber, error};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::layer;
+use tracing_subscriber::fmt::{MakeWriter, layer};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Config, LogFormat, LogLevel};
+use crate::config::{LogFormat, LogLevel, LogOptions};
 
 /// Whether to draw a progress bar: only for a human, and only at a terminal.
 pub(crate) fn wants_bar(format: LogFormat) -> bool {
-    is_human(format) && io::stderr().is_terminal()
+    is_human(format) && can_draw()
+}
+
+/// Whether standard error is a terminal that can move its cursor. One that says `TERM=dumb`, as in an editor, cannot.
+fn can_draw() -> bool {
+    io::stderr().is_terminal()
+        && std::env::var_os("TERM").is_some_and(|kind| !kind.is_empty() && kind != "dumb")
 }
 
 fn is_human(format: LogFormat) -> bool {
@@ -27,8 +34,8 @@ fn is_human(format: LogFormat) -> bool {
 }
 
 /// Starts logging, of panics too. Lines step aside for `bar` where one is drawn.
-pub(crate) fn start(config: &Config, bar: &ProgressBar) {
-    let level = match config.log_level {
+pub(crate) fn start(options: &LogOptions, bar: &ProgressBar) {
+    let level = match options.level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
@@ -36,11 +43,11 @@ pub(crate) fn start(config: &Config, bar: &ProgressBar) {
     };
     let bar = bar.clone();
     let writer = move || BesideBar { bar: bar.clone() };
-    let lines = if is_human(config.log_format) {
-        let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let lines = if is_human(options.format) {
+        let colours = can_draw() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         layer().with_writer(writer).with_ansi(colours).with_target(false).boxed()
     } else {
-        layer().json().flatten_event(true).with_writer(writer).boxed()
+        json(writer).boxed()
     };
     tracing_subscriber::registry().with(lines.with_filter(targets(level))).init();
     // What a panic says can quote what it stumbled over, such as the text that a slice did not fit.
@@ -48,6 +55,16 @@ pub(crate) fn start(config: &Config, bar: &ProgressBar) {
         let place = panic.location().map(ToString::to_string);
         error!(place, "panic; please report it");
     }));
+}
+
+/// One flat JSON object a line: `timestamp` (RFC 3339, UTC), `level`, `message`, `target`, and fields that are numbers and
+/// texts. So the collectors of logs read it without being told how.
+pub(crate) fn json<S, W>(writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'w> MakeWriter<'w> + 'static,
+{
+    layer().json().flatten_event(true).with_writer(writer)
 }
 
 /// Only the loader itself logs. At debug the SDK prints whole answers of SQS, and with them message bodies;
@@ -74,15 +91,68 @@ impl Write for BesideBar {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+    use tracing::subscriber::DefaultGuard;
+    use tracing::warn;
+
     use super::*;
+
+    /// What this thread logs, as JSON.
+    #[derive(Clone, Default)]
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        /// Takes what is logged until the guard is dropped.
+        pub(crate) fn capture() -> (Self, DefaultGuard) {
+            let lines = Self::default();
+            let writer = lines.clone();
+            (lines, tracing_subscriber::registry().with(json(move || writer.clone())).set_default())
+        }
+
+        /// The lines so far.
+        pub(crate) fn take(&self) -> Vec<Value> {
+            let text = std::mem::take(&mut *self.0.lock().unwrap());
+            String::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn a_json_line_is_flat_and_has_what_log_collectors_look_for() {
+        let (lines, _guard) = Lines::capture();
+        let no_trace = None::<&str>;
+        warn!(queue = "q", messages = 3, seconds = 0.5, trace_id = no_trace, "a \"message\"\nof {} lines", 2);
+        let [mut line] = lines.take().try_into().unwrap();
+        let timestamp = line["timestamp"].take();
+        let form = timestamp.as_str().unwrap().replace(|c: char| c.is_ascii_digit(), "0");
+        assert_eq!(form, "0000-00-00T00:00:00.000000Z");
+        let expected = serde_json::json!({
+            "timestamp": null, "level": "WARN", "target": "loader::log::tests",
+            "message": "a \"message\"\nof 2 lines", "queue": "q", "messages": 3, "seconds": 0.5
+        });
+        assert_eq!(line, expected);
+    }
 
     #[test]
     fn dependencies_never_log() {
         for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG] {
             let targets = targets(level);
             assert!(targets.would_enable("loader::writer", &level));
-            for dependency in ["aws_sdk_sqs", "aws_smithy_runtime", "tokio_postgres", "hyper_util"] {
+            for dependency in
+                ["aws_sdk_sqs", "aws_smithy_runtime", "tokio_postgres", "hyper_util", "opentelemetry_sdk"]
+            {
                 assert!(!targets.would_enable(dependency, &Level::ERROR));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{Uuid, uuid};
 
@@ -37,6 +38,13 @@ impl Message {
     /// Whether it belongs to one of these message groups.
     pub(crate) fn is_of(&self, groups: &HashSet<Arc<str>>) -> bool {
         self.group.as_ref().is_some_and(|group| groups.contains(group))
+    }
+
+    /// How long ago it was sent, where the queue says when. Never negative, though clocks differ.
+    pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
+        let now = i64::try_from(now.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()?;
+        let age = now.checked_sub(POSTGRES_EPOCH_MICROS)?.checked_sub(self.sent_at?)?;
+        Some(Duration::from_micros(age.try_into().unwrap_or(0)))
     }
 
     /// Bytes that the body takes.
@@ -84,6 +92,22 @@ mod tests {
         for id in ["", "424cdd21063a43a7b91b7ca1a833afae", "{424cdd21-063a-43a7-b91b-7ca1a833afae}"] {
             assert_eq!(message_uuid(id).get_version_num(), 5, "{id}");
         }
+    }
+
+    #[test]
+    fn an_age_is_never_negative() {
+        let message = |sent: &str| Message {
+            lease: LeaseId::NONE,
+            id: Uuid::nil(),
+            sent_at: sent_at(sent),
+            receive_count: 1,
+            group: None,
+            body: None,
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(message("1699999998500").age(now), Some(Duration::from_millis(1500)));
+        assert_eq!(message("1700000000001").age(now), Some(Duration::ZERO), "sent by a clock that is ahead");
+        assert_eq!(message("soon").age(now), None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! is there only in builds with the feature `null-consumer`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -32,17 +31,18 @@ struct Worker {
 
 /// Runs `--pollers` workers a queue until stopped, drained or failed. Nothing is tried again but by the SDK.
 pub(crate) async fn run(config: &Config, shutdown: &Shutdown) -> Result<Summary, Error> {
-    let stats = Arc::new(Stats::default());
+    let mut findings = Vec::new();
     let (queues, _) = tokio::select! {
-        opened = Queue::open_all(config) => opened?,
-        () = shutdown.stopping() => return Ok(stats.summary()),
+        opened = Queue::open_all(config, &mut findings) => opened?,
+        () = shutdown.stopping() => return Ok(Stats::new([]).summary()),
     };
+    let stats = Arc::new(Stats::new(queues.iter().map(|queue| &*queue.name)));
     let ledger = Arc::new(pipeline::ledger(config));
     let emptiness = Arc::new(Emptiness::default());
     let mut tasks = JoinSet::new();
     for queue in queues.iter() {
         for _ in 0..config.pollers {
-            stats.pollers.fetch_add(1, Relaxed);
+            stats.of(queue.number).begin_poller();
             let worker = Worker {
                 queue: queue.clone(),
                 ledger: Arc::clone(&ledger),
@@ -82,14 +82,14 @@ impl Worker {
                 self.shutdown.sleep(EMPTY_PAUSE).await;
                 continue;
             }
-            self.stats.add_received(messages.len());
+            self.stats.of(self.queue.number).add_received(messages.len());
             let ids: Vec<_> = messages.iter().map(|message| message.lease).collect();
             drop(messages);
             self.ledger.commit(&ids);
             let Some((leases, _)) = self.ledger.deletable(&ids, Instant::now()) else { continue };
             let answers = self.queue.delete(&leases).await?;
             for (lease, answer) in leases.iter().zip(answers) {
-                self.stats.add_deleted(usize::from(answer == Answer::Done));
+                self.stats.of(self.queue.number).add_deleted(usize::from(answer == Answer::Done));
                 self.ledger.settle(lease.id);
             }
         }

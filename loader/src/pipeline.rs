@@ -12,7 +12,7 @@
 //! empty; that is how a run stops without leaving anything behind.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -33,7 +33,7 @@ use crate::queue::Queues;
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::stats::Stats;
-use crate::writer::{Database, Shared, Writer};
+use crate::writer::{Database, Rejected, Shared, Writer};
 
 /// How long receive calls may still take when all else is given up. Where messages wait, they return at once,
 /// and these would stay hidden if nobody took the answer.
@@ -135,11 +135,17 @@ impl Run<'_> {
             batches: Mutex::new(to_store),
             commits: AtomicU64::new(0),
             refused: std::sync::Mutex::default(),
+            rejected: Rejected::default(),
+            silent: AtomicBool::new(false),
         });
         let mut sink = Some(sink);
         for _ in 0..config.writers {
-            let writer =
-                Writer { shared: Arc::clone(&shared), sink: sink.take(), committed: committed.clone() };
+            let writer = Writer {
+                shared: Arc::clone(&shared),
+                had_connection: sink.is_some(),
+                sink: sink.take(),
+                committed: committed.clone(),
+            };
             tasks.others.spawn(writer.run());
         }
         let deleter = Deleter {

@@ -69,7 +69,7 @@ impl Pollers {
         let mut tasks = JoinSet::new();
         let begin = |tasks: &mut JoinSet<_>| {
             active.fetch_add(1, Relaxed);
-            self.stats.pollers.fetch_add(1, Relaxed);
+            self.stats.of(self.queue.number).begin_poller();
             tasks.spawn(poller().run());
         };
         (0..self.least).for_each(|_| begin(&mut tasks));
@@ -83,7 +83,7 @@ impl Pollers {
                 }
                 joined = tasks.join_next() => {
                     let Some(joined) = joined else { return result };
-                    self.stats.pollers.fetch_sub(1, Relaxed);
+                    self.stats.of(self.queue.number).end_poller();
                     if let Err(error) = ended(joined) {
                         // The others end in good order.
                         self.shutdown.stop();
@@ -120,7 +120,7 @@ impl Poller {
                 Ok(messages) => {
                     failures = 0;
                     emptiness.note(false);
-                    stats.add_received(messages.len());
+                    stats.of(queue.number).add_received(messages.len());
                     if messages.len() == CALL_SIZE {
                         // Where there is no place for the wish, there are enough of them.
                         _ = self.more.try_send(());
@@ -138,6 +138,7 @@ impl Poller {
                 Err(failure) => {
                     failures += 1;
                     emptiness.note(false);
+                    stats.of(queue.number).add_receive_failure(failure.code());
                     if failure.is_final() || self.pool.patience.is_over(failures) {
                         return Err(failure.into());
                     }

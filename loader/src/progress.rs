@@ -1,10 +1,9 @@
 //! How far the run is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::{info, warn};
 
 use crate::queue::{Depth, IN_FLIGHT_CAP, Queues};
@@ -15,14 +14,19 @@ use crate::stats::{Stats, Summary};
 const DRAIN_EVERY: Duration = Duration::from_secs(3);
 /// How often the bar is drawn anew.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// Before that, how fast it goes and when it ends is a guess.
+const ESTIMATE_AFTER: Duration = Duration::from_secs(2);
+/// How many characters the bar is long.
+const BAR: u64 = 10;
 /// How often a line is logged by a loader that runs on and on.
 const SERVICE_EVERY: Duration = Duration::from_mins(1);
 
-/// Logs what has been done, once a minute, for as long as it is polled.
+/// Logs what has been done, in all and in the last minute, once a minute, for as long as it is polled.
 pub(crate) async fn log_every_minute(queues: Queues, stats: Arc<Stats>) {
+    let mut before = stats.summary();
     loop {
         tokio::time::sleep(SERVICE_EVERY).await;
-        log_all(&stats);
+        before = log(&stats, Some(before));
         for queue in queues.iter() {
             // A failure shows elsewhere.
             if let Ok(depth) = queue.depth().await
@@ -41,6 +45,13 @@ pub(crate) async fn log_every_minute(queues: Queues, stats: Arc<Stats>) {
 
 /// Logs all counters.
 pub(crate) fn log_all(stats: &Stats) {
+    log(stats, None);
+}
+
+/// Logs all counters and returns them. With those of a minute before, it is also said how much that minute has brought,
+/// which is what a human looks for; alarms are better made of the totals.
+fn log(stats: &Stats, before: Option<Summary>) -> Summary {
+    let now = stats.summary();
     let Summary {
         received,
         stored,
@@ -52,9 +63,15 @@ pub(crate) fn log_all(stats: &Stats) {
         lapsed,
         left,
         connections,
-    } = stats.summary();
-    let pollers = stats.pollers.load(Relaxed);
+    } = now;
+    let last = |count: fn(&Summary) -> u64| before.as_ref().map(|before| count(&now) - count(before));
+    let pollers = stats.pollers();
     info!(
+        received_last_minute = last(|summary| summary.received),
+        stored_last_minute = last(|summary| summary.stored),
+        duplicate_last_minute = last(|summary| summary.duplicate),
+        rejected_last_minute = last(|summary| summary.rejected),
+        deleted_last_minute = last(|summary| summary.deleted),
         received,
         stored,
         duplicate,
@@ -63,11 +80,12 @@ pub(crate) fn log_all(stats: &Stats) {
         undeleted,
         extended,
         lapsed,
-        left,
-        connections,
+        messages_left = left,
+        connections_made = connections,
         pollers,
         "since start"
     );
+    now
 }
 
 /// Logs how far draining is, for as long as it is polled.
@@ -100,22 +118,25 @@ pub(crate) async fn log_drain(queues: Queues, stats: Arc<Stats>, depth: Depth) {
 
 /// Draws how far draining is, for as long as it is polled.
 pub(crate) async fn draw_drain(bar: ProgressBar, queues: Queues, stats: Arc<Stats>, depth: Depth) {
-    // The template is a constant; were it wrong, the default style would do.
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of {len} messages, {eta} left, {msg}") {
+    // The template is a constant; were it wrong, the default style would do. What is too long for the terminal is cut
+    // off: a line that wraps would be torn by the next one. All is in the message, since position and message are drawn
+    // one after the other and would contradict each other.
+    if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
         bar.set_style(style);
     }
+    bar.reset();
     bar.set_length(depth.total());
-    bar.set_draw_target(ProgressDrawTarget::stderr());
     let mut asked = Instant::now();
     loop {
         let done = stats.summary();
         bar.set_position(done.deleted);
-        bar.set_message(format!(
-            "{:.0} a second, {} duplicate, {} rejected",
-            bar.per_sec(),
-            done.duplicate,
-            done.rejected
-        ));
+        let total = bar.length().unwrap_or_default();
+        let estimate = (bar.elapsed() >= ESTIMATE_AFTER).then(|| (bar.per_sec(), bar.eta()));
+        bar.set_message(format!("{} {}", drawn(done.deleted, total), beside_bar(&done, total, estimate)));
+        if bar.is_hidden() {
+            // Not before there is something to draw.
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
         tokio::time::sleep(DRAW_EVERY).await;
         if asked.elapsed() >= DRAIN_EVERY {
             asked = Instant::now();
@@ -126,6 +147,47 @@ pub(crate) async fn draw_drain(bar: ProgressBar, queues: Queues, stats: Arc<Stat
     }
 }
 
+/// The bar and how much of it that is: `[====>     ]  45%`.
+fn drawn(done: u64, total: u64) -> String {
+    let of = |whole: u64| done.min(total).saturating_mul(whole).checked_div(total).unwrap_or(whole);
+    let mut bar = "=".repeat(usize::try_from(of(BAR)).unwrap_or_default());
+    if done < total {
+        bar.push('>');
+    }
+    format!("[{bar:10}] {:>3}%", of(100))
+}
+
+/// What stands beside the bar, with an estimate of messages a second and of the time that is left. What matters most comes
+/// first, as a narrow terminal cuts it off.
+fn beside_bar(done: &Summary, total: u64, estimate: Option<(f64, Duration)>) -> String {
+    let mut parts = Vec::new();
+    if done.deleted >= total {
+        parts.push("looking for more".to_owned());
+    } else if let Some((rate, left)) = estimate
+        && rate >= 0.5
+    {
+        parts.push(format!("{} left", in_words(left)));
+        parts.push(format!("{}/s", HumanFloatCount(rate.round())));
+    }
+    parts.push(format!("{} of {} messages", HumanCount(done.deleted), HumanCount(total)));
+    for (count, what) in [(done.duplicate, "duplicate"), (done.rejected, "rejected")] {
+        if count > 0 {
+            parts.push(format!("{} {what}", HumanCount(count)));
+        }
+    }
+    parts.join(", ")
+}
+
+/// A time in its two largest units.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
 fn per_second(messages: u64, time: Duration) -> u64 {
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     messages.saturating_mul(1000) / milliseconds
@@ -133,7 +195,69 @@ fn per_second(messages: u64, time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::log::tests::Lines;
+    use crate::stats::{Account, Counts};
+
+    fn commit(stats: &Stats, counts: Counts) {
+        stats.add_committed(&[], &Account { counts, rejects: Vec::new() }, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_is_one_line_at_info() {
+        let stats = Arc::new(Stats::new(["q"]));
+        let (lines, _guard) = Lines::capture();
+        let log = tokio::spawn(log_every_minute(Arc::from([]), Arc::clone(&stats)));
+        tokio::time::sleep(SERVICE_EVERY / 2).await;
+        for (stored, total) in [(7, 7), (2, 9), (0, 9)] {
+            commit(&stats, Counts { stored, ..Counts::default() });
+            tokio::time::sleep(SERVICE_EVERY).await;
+            let [line] = lines.take().try_into().unwrap();
+            assert_eq!((&line["level"], &line["message"]), (&json!("INFO"), &json!("since start")));
+            assert_eq!((&line["stored"], &line["stored_last_minute"]), (&json!(total), &json!(stored)));
+        }
+        log.abort();
+        log_all(&stats);
+        assert_eq!(lines.take()[0].get("stored_last_minute"), None);
+    }
+
+    #[test]
+    fn beside_the_bar_stand_time_left_and_rate_and_what_went_another_way() {
+        let stats = Stats::new(["q"]);
+        let beside = |total, rate, seconds| {
+            beside_bar(&stats.summary(), total, Some((rate, Duration::from_secs(seconds))))
+        };
+        assert_eq!(beside(3000, 0.0, 0), "0 of 3,000 messages", "nothing is known of the rate yet");
+        assert_eq!(beside_bar(&stats.summary(), 3000, None), "0 of 3,000 messages");
+        stats.of(0).add_deleted(1550);
+        assert_eq!(beside(3000, 271.6, 5), "5 s left, 272/s, 1,550 of 3,000 messages");
+        commit(&stats, Counts { stored: 1547, duplicate: 2, rejected: 1 });
+        assert_eq!(
+            beside(1_234_567, 1234.0, 3600 + 125),
+            "1 h 2 min left, 1,234/s, 1,550 of 1,234,567 messages, 2 duplicate, 1 rejected"
+        );
+        assert_eq!(
+            beside(1550, 300.0, 0),
+            "looking for more, 1,550 of 1,550 messages, 2 duplicate, 1 rejected"
+        );
+        assert_eq!(in_words(Duration::from_secs(179)), "2 min 59 s");
+    }
+
+    #[test]
+    fn a_bar_is_full_when_all_is_done() {
+        for (done, total, expected) in [
+            (0, 3000, "[>         ]   0%"),
+            (1550, 3000, "[=====>    ]  51%"),
+            (2999, 3000, "[=========>]  99%"),
+            (3000, 3000, "[==========] 100%"),
+            (3001, 3000, "[==========] 100%"),
+            (0, 0, "[==========] 100%"),
+        ] {
+            assert_eq!(drawn(done, total), expected);
+        }
+    }
 
     #[test]
     fn rates_are_in_messages_a_second() {

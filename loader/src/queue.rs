@@ -1,9 +1,12 @@
 //! An SQS queue: receive, delete, extend, release, and how much is in it.
 
+mod attributes;
+mod examine;
 mod failure;
 mod service;
 mod setup;
 
+use std::ops::Add;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +15,16 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeName as SystemAttribute, QueueAttributeName,
 };
 use futures_util::{StreamExt, stream};
+use metrics::gauge;
 use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::ledger::{Lease, Reservation};
 use crate::message::{Message, message_uuid, sent_at};
+use crate::monitoring::{Pulse, name};
+use crate::trace::{self, MessageSpan};
+use attributes::Attributes;
 pub(crate) use failure::Failure;
 use service::Service;
 
@@ -36,7 +43,7 @@ pub(crate) type Queues = Arc<[Queue]>;
 pub(crate) struct Queue {
     service: Arc<Service>,
     /// Its place among the queues of the run.
-    number: usize,
+    pub(crate) number: usize,
     /// The last part of its URL, for messages.
     pub(crate) name: Arc<str>,
     url: Arc<str>,
@@ -70,16 +77,35 @@ impl Depth {
         self.hidden >= IN_FLIGHT_CAP / 10 * 9
     }
 
+    /// Sets the metrics of the queue. Asked for once a minute: looking them up costs nothing that counts.
+    fn show(self, queue: &str) {
+        for (state, messages) in
+            [("visible", self.visible), ("hidden", self.hidden), ("delayed", self.delayed)]
+        {
+            let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+            gauge!(name::QUEUE_MESSAGES, "queue" => queue.to_owned(), "state" => state).set(messages);
+        }
+    }
+
     /// Those of all `queues` together.
     pub(crate) async fn of(queues: &[Queue]) -> Result<Self, Failure> {
         let mut sum = Self::default();
         for queue in queues {
-            let depth = queue.depth().await?;
-            sum.visible += depth.visible;
-            sum.hidden += depth.hidden;
-            sum.delayed += depth.delayed;
+            sum = sum + queue.depth().await?;
         }
         Ok(sum)
+    }
+}
+
+impl Add for Depth {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            visible: self.visible + other.visible,
+            hidden: self.hidden + other.hidden,
+            delayed: self.delayed + other.delayed,
+        }
     }
 }
 
@@ -109,7 +135,8 @@ impl Queue {
             .wait_time_seconds(self.wait)
             .visibility_timeout(self.seconds())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
-            .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount);
+            .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
+            .set_message_attribute_names(trace::message_attributes());
         if self.fifo {
             // By its id SQS knows a call that is tried again, and hands out the same messages: otherwise their groups
             // would be locked until their visibility ends.
@@ -194,6 +221,11 @@ impl Queue {
         Ok(answers(leases.len(), done, &answer.failed))
     }
 
+    /// When SQS last answered a call, for whichever queue of the run.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.service.pulse)
+    }
+
     /// How many messages are in the queue.
     pub(crate) async fn depth(&self) -> Result<Depth, Failure> {
         use QueueAttributeName::{
@@ -203,9 +235,9 @@ impl Queue {
         let call = self.service.client().get_queue_attributes().queue_url(&*self.url);
         let call = call.set_attribute_names(Some(vec![Visible, Hidden, Delayed]));
         let answer = self.checked("GetQueueAttributes", call.send().await).await?;
-        let attributes = answer.attributes.unwrap_or_default();
-        let number = |name| attributes.get(&name).and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(Depth { visible: number(Visible), hidden: number(Hidden), delayed: number(Delayed) })
+        let depth = Attributes(answer.attributes.unwrap_or_default()).depth();
+        depth.show(&self.name);
+        Ok(depth)
     }
 
     fn seconds(&self) -> i32 {
@@ -219,6 +251,7 @@ impl Queue {
         room: &mut Reservation<'_>,
         until: Instant,
     ) -> Option<Message> {
+        let trace = MessageSpan::begin(&self.name, &received);
         let (Some(message_id), Some(receipt)) = (received.message_id, received.receipt_handle) else {
             // SQS always sends both. Without them it can be neither told from others nor deleted: it stays in
             // the queue.
@@ -236,7 +269,7 @@ impl Queue {
                 .unwrap_or(1),
             body: received.body,
             group: group.clone(),
-            lease: room.hold(self.number, message_id, receipt, group, until),
+            lease: room.hold(self.number, message_id, receipt, group, until, trace),
         })
     }
 }

@@ -1,7 +1,11 @@
 //! The inbox: one connection to `PostgreSQL`, and one transaction for each batch.
 
+mod connecting;
+mod examine;
 mod fault;
 mod preflight;
+mod rejects;
+mod rights;
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,22 +13,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_postgres::{Client, Config, CopyInSink, NoTls, SimpleQueryMessage, Statement};
+use tokio::time::timeout;
+use tokio_postgres::types::Oid;
+use tokio_postgres::{Client, CopyInSink, Row, SimpleQueryMessage, Statement};
 
 use crate::copy::Encoder;
 use crate::error::Error;
+use crate::finding::Finding;
 use crate::message::Message;
-use crate::postgres_config::servers;
-use crate::stats::Counts;
+use crate::postgres::{Canceller, LOGIN_TIMEOUT, Servers, Session};
+use crate::stats::{Account, Counts};
+pub(crate) use examine::{compare_clocks, now};
 pub(crate) use fault::{Fault, Kind};
+pub(crate) use rejects::{Redriven, Rejects, Which};
 
 /// How long ROLLBACK may take.
 const ROLLBACK_TIME: Duration = Duration::from_secs(10);
-/// How long the whole of logging in may take beyond connecting. A server that accepts and says nothing would
-/// otherwise be waited for for ever.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// What becomes of a transaction that the inbox has accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -39,10 +43,14 @@ pub(crate) struct Sink {
     client: Client,
     /// Ends with the connection, and then knows why it ended.
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+    canceller: Canceller,
     /// Begins a transaction and reads the number of the session's last inbox statement, in one round trip.
     begin: String,
     copy: Statement,
     counts: Statement,
+    /// Why events were rejected, by class.
+    classes: Statement,
+    inbox: Oid,
     /// How long a batch may take.
     limit: Duration,
 }
@@ -65,39 +73,49 @@ impl From<tokio_postgres::Error> for Failed {
     }
 }
 
+/// Connects, or says why not.
+async fn connect(servers: &Servers) -> Result<Session, Fault> {
+    servers.connect().await.map_err(|failed| connecting::explain(failed, servers))
+}
+
 impl Sink {
     /// Connects, and makes sure that the inbox is there, is an inbox, and takes what this role sends. A batch must be
-    /// stored within `limit`.
-    pub(crate) async fn open(config: &Config, inbox: &str, limit: Duration) -> Result<Self, Fault> {
-        let hosts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
-        let login = config.get_connect_timeout().copied().unwrap_or_default() * hosts + LOGIN_TIMEOUT;
-        let late = || {
-            let text = format!("{} did not answer within {} s", servers(config), login.as_secs());
-            Fault { kind: Kind::Connection, error: Error::Database(text) }
-        };
-        let end = Instant::now() + login;
-        let connected = timeout(login, config.connect(NoTls)).await.map_err(|_| late())?;
-        let (client, connection) = connected.map_err(|e| fault::of_connecting(&e, config))?;
-        let connection = tokio::spawn(connection);
-        // A server that takes connections and then says nothing must not be waited for for ever either.
-        let look = Self::look(&client, inbox);
-        let (begin, copy, counts) = timeout_at(end, look).await.map_err(|_| late())??;
-        Ok(Self { client, connection, begin, copy, counts, limit })
+    /// stored within `limit`. What is found goes to `findings`, with what is wrong where it fails.
+    pub(crate) async fn open(
+        servers: &Servers,
+        inbox: &str,
+        limit: Duration,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Self, Fault> {
+        let session = connect(servers).await?;
+        findings.push(Finding::ok("database.connection", format!("{servers} answers")));
+        // A server that takes connections and then says nothing must not be waited for for ever.
+        let look = Self::look(&session.client, inbox, findings);
+        let ((begin, copy, classes, counts), inbox) =
+            timeout(LOGIN_TIMEOUT, look).await.map_err(|_| connecting::late(servers, LOGIN_TIMEOUT))??;
+        let (client, connection, canceller) = (session.client, session.connection, session.canceller);
+        Ok(Self { client, connection, canceller, begin, copy, counts, classes, inbox, limit })
     }
 
-    async fn look(client: &Client, inbox: &str) -> Result<(String, Statement, Statement), Fault> {
-        let statements = preflight::run(client, inbox).await?;
+    async fn look(
+        client: &Client,
+        inbox: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<((String, Statement, Statement, Statement), Oid), Fault> {
+        let found = preflight::run(client, inbox, findings).await?;
         let prepare = async |sql: &str| client.prepare(sql).await.map_err(|e| fault::of_preparing(&e));
-        Ok((statements.begin, prepare(&statements.copy).await?, prepare(&statements.counts).await?))
+        let statements = found.statements;
+        let (copy, classes) = (prepare(&statements.copy).await?, prepare(&statements.classes).await?);
+        Ok(((statements.begin, copy, classes, prepare(&statements.counts).await?), found.inbox))
     }
 
     /// Puts a batch into the inbox, and commits only if the inbox says of every event what became of it.
     ///
     /// A fault means that nothing may be deleted: the transaction was rolled back, or its COMMIT went
     /// unanswered. After one of the connection's, the sink is of no more use.
-    pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Counts, Fault> {
+    pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Account, Fault> {
         let failed = match timeout(self.limit, self.attempt(batch, verdict)).await {
-            Ok(Ok(counts)) => return Ok(counts),
+            Ok(Ok(account)) => return Ok(account),
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Late,
         };
@@ -113,12 +131,28 @@ impl Sink {
     /// Tells the server, if it still hears, that nobody waits for the statement any more: it would hold its locks
     /// until it noticed by itself.
     fn abandon(&self) {
-        let cancel = self.client.cancel_token();
+        let canceller = self.canceller.clone();
         let connection = self.connection.abort_handle();
         tokio::spawn(async move {
-            _ = timeout(LOGIN_TIMEOUT, cancel.cancel_query(NoTls)).await;
+            _ = timeout(LOGIN_TIMEOUT, canceller.cancel()).await;
             connection.abort();
         });
+    }
+
+    /// Asks the server for a sign of life, for at most so long. A sink that gives none is of no more use.
+    pub(crate) async fn ping(&mut self, limit: Duration) -> Result<(), Error> {
+        let why = match timeout(limit, self.client.simple_query("SELECT 1")).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(e)) => self.reason(&e).await,
+            Err(_) => format!("no answer within {} s", limit.as_secs()),
+        };
+        self.connection.abort();
+        Err(Error::Database(why))
+    }
+
+    /// Whether the connection has ended already.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.connection.is_finished()
     }
 
     /// Says goodbye to the server, which would otherwise log a lost connection.
@@ -127,7 +161,7 @@ impl Sink {
         _ = timeout(Duration::from_secs(1), self.connection).await;
     }
 
-    async fn attempt(&self, batch: &[Message], verdict: Verdict) -> Result<Counts, Failed> {
+    async fn attempt(&self, batch: &[Message], verdict: Verdict) -> Result<Account, Failed> {
         let before = self.begin().await?;
         self.copy(batch).await?;
         // The command tag of COPY proves nothing: where the inbox's triggers do not fire, it is the same.
@@ -144,13 +178,14 @@ impl Sink {
             }
             None => Err(Failed::Count { accounted: None }),
         }?;
+        let rejects = if counts.rejected > 0 { self.classes().await? } else { Vec::new() };
         match verdict {
             // Everything above was answered without an error, so this COMMIT cannot be the one of an aborted
             // transaction, which the server would answer with a mere "ROLLBACK".
             Verdict::Commit => self.client.batch_execute("COMMIT").await.map_err(Failed::Commit)?,
             Verdict::RollBack => self.client.batch_execute("ROLLBACK").await?,
         }
-        Ok(counts)
+        Ok(Account { counts, rejects })
     }
 
     /// Begins, and returns the number of the session's last inbox statement. Read anew each time, since
@@ -162,6 +197,13 @@ impl Sink {
             SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
             _ => None,
         }))
+    }
+
+    /// How many events of the last inbox statement were rejected, by class of the reason.
+    async fn classes(&self) -> Result<Vec<(String, u64)>, tokio_postgres::Error> {
+        let rows = self.client.query(&self.classes, &[]).await?;
+        let class = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, i64>(1)?.unsigned_abs()));
+        rows.iter().map(class).collect()
     }
 
     async fn copy(&self, batch: &[Message]) -> Result<(), tokio_postgres::Error> {
@@ -181,12 +223,13 @@ impl Sink {
     async fn explain(&mut self, failed: Failed, sent: usize) -> Fault {
         match failed {
             Failed::Count { accounted } => {
-                Fault { kind: Kind::Final, error: Error::Count { sent: sent as u64, accounted } }
+                let error = Error::Count { sent: sent as u64, accounted };
+                Fault { kind: Kind::Final, error, code: fault::COUNT.into() }
             }
             Failed::Late => {
                 let text =
                     format!("a batch of {sent} messages was not stored within {} s", self.limit.as_secs());
-                Fault { kind: Kind::Connection, error: Error::Database(text) }
+                Fault { kind: Kind::Connection, error: Error::Database(text), code: fault::TIMEOUT.into() }
             }
             Failed::Database(e) => {
                 let reason = self.reason(&e).await;

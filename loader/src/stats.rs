@@ -1,7 +1,20 @@
-//! What a run has done so far, in messages.
+//! What a run has done so far, in messages. Each fact is counted here by one call, for the run's last line, for the log
+//! and, where there is a recorder, for its metrics.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+mod by_value;
+mod of_queue;
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use metrics::{Counter, Histogram, counter, histogram};
+
+use crate::message::Message;
+use crate::monitoring::{Pulse, name};
+use by_value::ByValue;
+use of_queue::OfQueue;
 
 /// What the inbox did with the events of one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,78 +27,149 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
 }
 
+/// The same, and why events were rejected: how many of which class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) counts: Counts,
+    pub(crate) rejects: Vec<(String, u64)>,
+}
+
+impl Account {
+    /// The classes for a line of the log: `not_json=3 missing_key=2`.
+    pub(crate) fn reasons(&self) -> String {
+        let mut text = String::new();
+        for (class, rejected) in &self.rejects {
+            // Writing into a String does not fail.
+            _ = write!(text, "{}{class}={rejected}", if text.is_empty() { "" } else { " " });
+        }
+        text
+    }
+}
+
+/// Codes of failures that no server has sent.
+const OWN_CODES: [&str; 2] = ["connection", "timeout"];
+
 /// Counters that all tasks of the pipeline share.
-#[derive(Default)]
 pub(crate) struct Stats {
-    received: AtomicU64,
-    stored: AtomicU64,
-    duplicate: AtomicU64,
+    queues: Vec<OfQueue>,
+    stored: Count,
+    duplicate: Count,
     rejected: AtomicU64,
-    deleted: AtomicU64,
-    undeleted: AtomicU64,
-    extended: AtomicU64,
-    lapsed: AtomicU64,
-    left: AtomicU64,
+    reasons: ByValue,
+    left: Count,
     connections: AtomicU64,
-    /// Tasks that receive.
-    pub(crate) pollers: AtomicUsize,
+    reconnects: Counter,
+    store_failures: ByValue,
+    batch_messages: Histogram,
+    batch_duration: Histogram,
+    message_age: Histogram,
+    /// The database's.
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+/// A counter that the run reads, too.
+struct Count {
+    total: AtomicU64,
+    shown: Counter,
+}
+
+impl Count {
+    fn of(shown: Counter) -> Self {
+        Self { total: AtomicU64::new(0), shown }
+    }
+
+    fn add(&self, n: u64) {
+        self.total.fetch_add(n, Relaxed);
+        self.shown.increment(n);
+    }
+
+    fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
 }
 
 impl Stats {
-    /// Messages came from SQS.
-    pub(crate) fn add_received(&self, messages: usize) {
-        self.received.fetch_add(messages as u64, Relaxed);
+    /// Of a run with the queues of these names.
+    pub(crate) fn new<'q>(queues: impl IntoIterator<Item = &'q str>) -> Self {
+        Self {
+            queues: queues.into_iter().map(OfQueue::new).collect(),
+            stored: Count::of(counter!(name::STORED)),
+            duplicate: Count::of(counter!(name::DUPLICATE)),
+            rejected: AtomicU64::new(0),
+            reasons: ByValue::new(name::REJECTED, "reason", Vec::new(), &[]),
+            left: Count::of(counter!(name::LEFT)),
+            connections: AtomicU64::new(0),
+            reconnects: counter!(name::RECONNECTS),
+            store_failures: ByValue::new(
+                name::STORE_FAILURES,
+                "sqlstate",
+                Vec::new(),
+                &[OWN_CODES.as_slice(), &["count", "setup"]].concat(),
+            ),
+            batch_messages: histogram!(name::BATCH_MESSAGES),
+            batch_duration: histogram!(name::BATCH_DURATION),
+            message_age: histogram!(name::MESSAGE_AGE),
+            pulse: Arc::default(),
+        }
     }
 
-    /// A batch was committed.
-    pub(crate) fn add_committed(&self, counts: Counts) {
-        self.stored.fetch_add(counts.stored, Relaxed);
-        self.duplicate.fetch_add(counts.duplicate, Relaxed);
-        self.rejected.fetch_add(counts.rejected, Relaxed);
+    /// Those of one of the run's queues, by its place among them, which `Queue::number` and `Lease::queue` tell.
+    pub(crate) fn of(&self, queue: usize) -> &OfQueue {
+        &self.queues[queue]
     }
 
-    /// SQS confirmed deletes.
-    pub(crate) fn add_deleted(&self, messages: usize) {
-        self.deleted.fetch_add(messages as u64, Relaxed);
+    /// A batch was committed by a transaction that took so long.
+    pub(crate) fn add_committed(&self, batch: &[Message], account: &Account, took: Duration) {
+        let Counts { stored, duplicate, rejected } = account.counts;
+        self.stored.add(stored);
+        self.duplicate.add(duplicate);
+        self.rejected.fetch_add(rejected, Relaxed);
+        for (class, rejected) in &account.rejects {
+            self.reasons.add(class, *rejected);
+        }
+        // Whatever the database has to say of them, all are counted.
+        let classed = account.rejects.iter().map(|(_, rejected)| rejected).sum();
+        self.reasons.add("", rejected.saturating_sub(classed));
+        self.batch_messages.record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        self.batch_duration.record(took);
+        let now = SystemTime::now();
+        batch.iter().filter_map(|message| message.age(now)).for_each(|age| self.message_age.record(age));
     }
 
-    /// Messages were committed and could not be deleted; they come back and are found duplicates.
-    pub(crate) fn add_undeleted(&self, messages: usize) {
-        self.undeleted.fetch_add(messages as u64, Relaxed);
-    }
-
-    /// SQS confirmed that it hides messages for longer.
-    pub(crate) fn add_extended(&self, messages: usize) {
-        self.extended.fetch_add(messages as u64, Relaxed);
-    }
-
-    /// Leases ran out before their delete was confirmed; the messages come back.
-    pub(crate) fn add_lapsed(&self, messages: usize) {
-        self.lapsed.fetch_add(messages as u64, Relaxed);
+    /// A batch was not stored; with the SQLSTATE, or what stands for it.
+    pub(crate) fn add_store_failure(&self, code: &str) {
+        self.store_failures.add(code, 1);
     }
 
     /// Messages that the database can neither store nor reject were left to the queue's redrive policy.
     pub(crate) fn add_left(&self, messages: usize) {
-        self.left.fetch_add(messages as u64, Relaxed);
+        self.left.add(messages as u64);
     }
 
-    /// A connection to the database was made.
-    pub(crate) fn add_connection(&self) {
+    /// A connection to the database was made, perhaps in the place of one that was lost.
+    pub(crate) fn add_connection(&self, again: bool) {
         self.connections.fetch_add(1, Relaxed);
+        self.reconnects.increment(again.into());
+    }
+
+    /// Tasks that receive, of all queues.
+    pub(crate) fn pollers(&self) -> usize {
+        self.queues.iter().map(OfQueue::pollers).sum()
     }
 
     /// The counters now.
     pub(crate) fn summary(&self) -> Summary {
+        let sum = |of: fn(&OfQueue) -> u64| self.queues.iter().map(of).sum();
         Summary {
-            received: self.received.load(Relaxed),
-            stored: self.stored.load(Relaxed),
-            duplicate: self.duplicate.load(Relaxed),
+            received: sum(|queue| queue.received.total()),
+            stored: self.stored.total(),
+            duplicate: self.duplicate.total(),
             rejected: self.rejected.load(Relaxed),
-            deleted: self.deleted.load(Relaxed),
-            undeleted: self.undeleted.load(Relaxed),
-            extended: self.extended.load(Relaxed),
-            lapsed: self.lapsed.load(Relaxed),
-            left: self.left.load(Relaxed),
+            deleted: sum(|queue| queue.deleted.total()),
+            undeleted: sum(|queue| queue.undeleted.load(Relaxed)),
+            extended: sum(|queue| queue.extended.total()),
+            lapsed: sum(|queue| queue.lapsed.total()),
+            left: self.left.total(),
             connections: self.connections.load(Relaxed),
         }
     }
@@ -121,13 +205,45 @@ impl fmt::Display for Summary {
 mod tests {
     use super::*;
 
+    fn account(stored: u64, duplicate: u64, rejects: &[(&str, u64)]) -> Account {
+        let rejected = rejects.iter().map(|(_, n)| n).sum();
+        let rejects = rejects.iter().map(|(class, n)| ((*class).to_owned(), *n)).collect();
+        Account { counts: Counts { stored, duplicate, rejected }, rejects }
+    }
+
     #[test]
     fn the_summary_reads_as_documented() {
-        let stats = Stats::default();
-        stats.add_received(6);
-        stats.add_committed(Counts { stored: 3, duplicate: 2, rejected: 1 });
-        stats.add_deleted(1);
-        stats.add_undeleted(1);
+        let stats = Stats::new(["a", "b"]);
+        stats.of(0).add_received(4);
+        stats.of(1).add_received(2);
+        stats.add_committed(&[], &account(3, 2, &[("not_json", 1)]), Duration::ZERO);
+        stats.of(1).add_deleted(1);
+        stats.of(1).add_undeleted(1);
         assert_eq!(stats.summary().to_string(), "received 6, stored 3, duplicate 2, rejected 1, deleted 1");
+    }
+
+    #[test]
+    fn reasons_are_told_by_their_class() {
+        assert_eq!(account(1, 0, &[]).reasons(), "");
+        assert_eq!(
+            account(1, 0, &[("not_json", 3), ("missing_key", 2)]).reasons(),
+            "not_json=3 missing_key=2"
+        );
+    }
+
+    #[test]
+    fn every_reject_is_counted_with_or_without_a_class() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let stats = metrics::with_local_recorder(&recorder, || Stats::new([]));
+        let mut account = account(0, 0, &[("not_json", 3)]);
+        account.counts.rejected = 5;
+        metrics::with_local_recorder(&recorder, || stats.add_committed(&[], &account, Duration::ZERO));
+        let shown = recorder.handle().render();
+        for line in [
+            "pg_mask_loader_events_rejected_total{reason=\"not_json\"} 3",
+            "pg_mask_loader_events_rejected_total{reason=\"other\"} 2",
+        ] {
+            assert!(shown.contains(line), "{line} is not in {shown}");
+        }
     }
 }

@@ -111,3 +111,15 @@ fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing).contains("cannot be read"), "{}", text(&missing));
 }
+
+#[test]
+fn an_address_of_metrics_that_is_taken_is_a_configuration_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let output = loader(&["--metrics-address", &address], &[NOWHERE]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&format!("--metrics-address {address} cannot be listened at")), "{said}");
+    // A dry run shows nothing, and needs no port.
+    assert_eq!(loader(&["--metrics-address", &address, "--dry-run"], &[NOWHERE]).status.code(), Some(4));
+}

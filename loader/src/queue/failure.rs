@@ -37,6 +37,8 @@ const CANNOT_HEAL: [&str; 15] = [
 pub(crate) struct Failure {
     call: &'static str,
     code: Option<String>,
+    /// What stands for the code where SQS has sent none.
+    kind: &'static str,
     text: String,
 }
 
@@ -57,13 +59,25 @@ impl Failure {
             SdkError::ResponseError(_) => "the answer cannot be read; is this an SQS endpoint?".to_owned(),
             _ => "the request could not be made".to_owned(),
         };
+        let kind = match error {
+            SdkError::TimeoutError(_) => "timeout",
+            SdkError::DispatchFailure(e) if e.is_timeout() => "timeout",
+            SdkError::DispatchFailure(_) => "connection",
+            SdkError::ResponseError(_) => "unreadable",
+            _ => "other",
+        };
         let code = error.as_service_error().and_then(|e| e.code()).map(str::to_owned);
-        Self { call, code, text }
+        Self { call, code, kind, text }
     }
 
     /// A request that could not be built.
     pub(super) fn internal(call: &'static str, error: &dyn StdError) -> Self {
-        Self { call, code: None, text: error.to_string() }
+        Self { call, code: None, kind: "other", text: error.to_string() }
+    }
+
+    /// SQS's code, or a word for what came instead of an answer.
+    pub(crate) fn code(&self) -> &str {
+        self.code.as_deref().unwrap_or(self.kind)
     }
 
     /// Whether trying again is pointless.
@@ -74,6 +88,11 @@ impl Failure {
     /// Whether the credentials were good once.
     pub(super) fn is_expired(&self) -> bool {
         self.code.as_ref().is_some_and(|code| code.contains("ExpiredToken"))
+    }
+
+    /// Whether SQS refused a receipt, and not the call.
+    pub(super) fn is_about_receipt(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.contains("ReceiptHandleIsInvalid"))
     }
 
     /// Whether SQS answered at all.

@@ -1,8 +1,6 @@
 //! The SQS service: clients with time limits, and what is done when their credentials expire.
 
-#[cfg(test)]
-use std::sync::Arc;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -19,6 +17,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{Failure, Queue};
+use crate::monitoring::Pulse;
 
 /// How long one attempt of a call other than receive may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
@@ -32,6 +31,8 @@ pub(crate) struct Service {
     receive_timeout: Duration,
     clients: RwLock<Clients>,
     renewed: Mutex<Instant>,
+    /// Of calls that succeed.
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// The same client but for their time limits. Two, since an override of one call's would be made anew each time.
@@ -44,7 +45,13 @@ impl Service {
     /// Uses what `settings` has found.
     pub(super) fn new(settings: &SdkConfig, endpoint: Option<String>, receive_timeout: Duration) -> Self {
         let clients = RwLock::new(Clients::new(settings, endpoint.as_deref(), receive_timeout));
-        Self { endpoint, receive_timeout, clients, renewed: Mutex::new(Instant::now()) }
+        Self {
+            endpoint,
+            receive_timeout,
+            clients,
+            renewed: Mutex::new(Instant::now()),
+            pulse: Arc::default(),
+        }
     }
 
     /// The client for receive calls.
@@ -111,7 +118,10 @@ impl Queue {
         answer: Result<T, SdkError<E, HttpResponse>>,
     ) -> Result<T, Failure> {
         match answer {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                self.service.pulse.beat();
+                Ok(answer)
+            }
             Err(error) => {
                 let failure = Failure::of(call, &error);
                 if failure.is_expired() {

@@ -5,47 +5,61 @@ use std::sync::Arc;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::ProvideCredentials;
 use aws_sdk_sqs::types::QueueAttributeName;
-use tracing::warn;
 
+use super::attributes::Attributes;
 use super::failure::innermost;
 use super::service::{Service, settings};
 use super::{Depth, Failure, Queue, Queues};
 use crate::config::Config;
 use crate::error::Error;
+use crate::finding::Finding;
 
 /// What the name of a FIFO queue ends with, in this spelling.
 const FIFO: &str = ".fifo";
 
 impl Queue {
-    /// Finds the queues, and makes sure that each can be reached with these credentials and is set up so that nothing
-    /// is lost. Returns what is in them, too.
-    pub(crate) async fn open_all(config: &Config) -> Result<(Queues, Depth), Error> {
+    /// Finds the queues, and makes sure that each can be reached with these credentials. Returns what is in them, too.
+    /// What is found about them goes to `findings`.
+    pub(crate) async fn open_all(
+        config: &Config,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(Queues, Depth), Error> {
         let endpoint = endpoint(config)?;
         let settings = settings(endpoint.as_deref()).await;
         let Some(region) = settings.region() else {
-            return Err(Error::Config(
-                "no AWS region: set AWS_REGION, or --endpoint-url for an SQS server that is not AWS's".into(),
-            ));
+            let text = "no AWS region: set AWS_REGION, or --endpoint-url for an SQS server that is not AWS's";
+            findings.push(Finding::failed("aws.region", text));
+            return Err(Error::Config(text.into()));
         };
         let place = match &endpoint {
             Some(endpoint) => format!("at {endpoint}"),
             None => format!("in region {region}"),
         };
-        match settings.credentials_provider() {
-            Some(provider) => {
-                provider.provide_credentials().await.map_err(|e| no_credentials(&innermost(&e)))?
-            }
-            None => return Err(no_credentials("there is no provider")),
+        let credentials = match settings.credentials_provider() {
+            Some(provider) => provider.provide_credentials().await.map(drop).map_err(|e| innermost(&e)),
+            None => Err("there is no provider".to_owned()),
         };
+        if let Err(reason) = credentials {
+            let error = no_credentials(&reason);
+            findings.push(Finding::failed("aws.credentials", error.to_string()));
+            return Err(error);
+        }
+        findings.push(Finding::ok("aws.credentials", format!("credentials for the service {place}")));
         let service = Arc::new(Service::new(&settings, endpoint, config.receive_timeout()));
         let names = if config.queue_url.is_empty() { &config.queue } else { &config.queue_url };
         let mut queues: Vec<Self> = Vec::new();
+        let mut sum = Depth::default();
         for (number, name) in names.iter().enumerate() {
             let queue = Self::open(config, &service, number, name).await;
-            queues.push(queue.map_err(|failure| explain(&failure, name, &place))?);
+            let queue = queue.map_err(|failure| explain(&failure, name, &place))?;
+            let (attributes, depth) =
+                queue.examine().await.map_err(|failure| explain(&failure, name, &place))?;
+            depth.show(&queue.name);
+            findings.extend(attributes);
+            sum = sum + depth;
+            queues.push(queue);
         }
-        let depth = Depth::of(&queues).await?;
-        Ok((queues.into(), depth))
+        Ok((queues.into(), sum))
     }
 
     async fn open(
@@ -57,7 +71,7 @@ impl Queue {
         let client = service.client();
         let url = if config.queue_url.is_empty() { queue_url(&client, name).await? } else { name.to_owned() };
         let name: Arc<str> = url.rsplit('/').next().unwrap_or(&url).into();
-        let queue = Self {
+        Ok(Self {
             service: Arc::clone(service),
             number,
             // SQS insists on this name.
@@ -66,36 +80,28 @@ impl Queue {
             url: url.into(),
             wait: config.wait().into(),
             visibility: config.visibility(),
-        };
-        queue.examine().await?;
-        Ok(queue)
+        })
     }
 
-    /// Warns of what is set up so that it will surprise somebody.
-    async fn examine(&self) -> Result<(), Failure> {
-        use QueueAttributeName::{RedrivePolicy, VisibilityTimeout};
+    /// Looks at how the queue is set up, and at what is in it.
+    async fn examine(&self) -> Result<(Vec<Finding>, Depth), Failure> {
         let call = self.service.client().get_queue_attributes().queue_url(&*self.url);
-        let call = call.set_attribute_names(Some(vec![RedrivePolicy, VisibilityTimeout]));
+        let call = call.attribute_names(QueueAttributeName::All);
         let answer = self.checked("GetQueueAttributes", call.send().await).await?;
-        let attributes = answer.attributes.unwrap_or_default();
-        let (queue, seconds) = (&*self.name, self.visibility.as_secs());
-        let own = attributes.get(&VisibilityTimeout).and_then(|n| n.parse::<u64>().ok());
-        if let Some(own) = own.filter(|own| *own > seconds) {
-            warn!(
-                queue,
-                "the queue's own visibility timeout is {own} s, and this loader hides messages for {seconds} s \
-                 at a time, from when it receives them until their delete is confirmed: set --visibility to the \
-                 same, unless that is meant"
-            );
-        }
-        if attributes.get(&RedrivePolicy).is_none_or(String::is_empty) {
-            warn!(
-                queue,
-                "the queue has no redrive policy: a message that the database can neither store nor reject would \
-                 come back until its retention ends. Give the queue a dead-letter queue"
-            );
-        }
-        Ok(())
+        let attributes = Attributes(answer.attributes.unwrap_or_default());
+        let depth = attributes.depth();
+        let reached = format!(
+            "queue {}: {} messages visible, {} hidden, {} delayed",
+            self.name, depth.visible, depth.hidden, depth.delayed
+        );
+        let findings = vec![
+            Finding::ok("queue.reachable", reached),
+            attributes.visibility(&self.name, self.visibility.as_secs()),
+            attributes.redrive_policy(&self.name),
+            attributes.retention(&self.name),
+            attributes.encryption(&self.name),
+        ];
+        Ok((findings, depth))
     }
 }
 

@@ -3,11 +3,9 @@
 use std::error::Error as _;
 use std::fmt::Write as _;
 
-use tokio_postgres::config::Config;
 use tokio_postgres::error::{DbError, Error as PgError, SqlState};
 
 use crate::error::Error;
-use crate::postgres_config::servers;
 
 /// What can be done about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +24,18 @@ pub(crate) enum Kind {
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
     pub(crate) error: Error,
+    /// What failures are counted by: the SQLSTATE, or where there is none one of the words below.
+    pub(crate) code: String,
 }
+
+/// There is no connection, or none any more.
+pub(super) const CONNECTION: &str = "connection";
+/// It took too long.
+pub(super) const TIMEOUT: &str = "timeout";
+/// The inbox did not account for every event.
+pub(super) const COUNT: &str = "count";
+/// The database is not set up for the loader.
+pub(super) const SETUP: &str = "setup";
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
@@ -71,7 +80,7 @@ const KINDS: [(&str, Kind); 26] = [
     ("XX002", Kind::Final),
 ];
 
-fn kind(error: &PgError) -> Kind {
+pub(super) fn kind(error: &PgError) -> Kind {
     match error.code() {
         // The inbox was made anew meanwhile: another session plans anew.
         Some(&SqlState::FEATURE_NOT_SUPPORTED)
@@ -82,6 +91,11 @@ fn kind(error: &PgError) -> Kind {
         Some(code) => kind_of(code.code()),
         None => Kind::Connection,
     }
+}
+
+/// What failures are counted by.
+pub(super) fn code(error: &PgError) -> String {
+    error.code().map_or(CONNECTION, SqlState::code).to_owned()
 }
 
 fn kind_of(code: &str) -> Kind {
@@ -128,66 +142,24 @@ fn told_without_words(db: &DbError) -> String {
     text + "; the server's log has its message"
 }
 
-/// Why there is no connection, and what to do.
-pub(super) fn of_connecting(error: &PgError, config: &Config) -> Fault {
-    let servers = servers(config);
-    let user =
-        config.get_user().map_or_else(|| "named like the operating system's user".to_owned(), str::to_owned);
-    let advice = match error.code() {
-        None if describe(error).contains("does not allow writes") => format!(
-            "{servers} takes no writes: it is a standby, to which the loader must not connect, or transactions of role \
-             {user} are read-only there (default_transaction_read_only, by ALTER ROLE, ALTER DATABASE, postgresql.conf \
-             or PGOPTIONS)"
-        ),
-        None if describe(error).contains("password missing") => {
-            format!("{servers} wants a password for role {user}: put it into DATABASE_URL or PGPASSWORD")
-        }
-        None => {
-            let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            format!("{servers} cannot be reached ({reason}): is the server up, and are host and port right?")
-        }
-        Some(code) => {
-            let what = describe(error);
-            if *code == SqlState::INVALID_PASSWORD {
-                format!(
-                    "{servers} refused the password of role {user}: {what}. Check DATABASE_URL or PGPASSWORD"
-                )
-            } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
-                format!(
-                    "{servers} does not let role {user} in: {what}. Check the role, and pg_hba.conf of the \
-                     server"
-                )
-            } else if *code == SqlState::INVALID_CATALOG_NAME {
-                format!("{what} on {servers}. Create it, or name another one in DATABASE_URL or PGDATABASE")
-            } else {
-                format!("{servers} refused the connection: {what}")
-            }
-        }
-    };
-    let kind = match error.code() {
-        None if describe(error).contains("password missing") => Kind::Final,
-        _ => kind(error),
-    };
-    Fault { kind, error: Error::Database(advice) }
-}
-
 /// The COPY or the query of the counts was refused before it ran.
 pub(super) fn of_preparing(error: &PgError) -> Fault {
     Fault {
         kind: kind(error),
         error: Error::Database(format!("the inbox cannot be used: {}", describe(error))),
+        code: code(error),
     }
 }
 
 /// A catalog could not be read.
 pub(super) fn of_looking(error: &PgError) -> Fault {
     let text = format!("the database could not be looked at: {}", describe(error));
-    Fault { kind: kind(error), error: Error::Database(text) }
+    Fault { kind: kind(error), error: Error::Database(text), code: code(error) }
 }
 
 /// A batch was not stored.
 pub(super) fn of_storing(error: &PgError, text: String) -> Fault {
-    Fault { kind: kind(error), error: Error::Database(text) }
+    Fault { kind: kind(error), error: Error::Database(text), code: code(error) }
 }
 
 #[cfg(test)]

@@ -16,9 +16,16 @@
 //! | `poison` | a message that the database refuses, or goes down over, blocks no other |
 //! | `queues` | several queues, FIFO queues, throttling, expired credentials, pollers |
 //! | `reconnecting` | a database that goes away, hangs or takes no writes |
+//! | `tls` | connections to `PostgreSQL` by TLS, and where passwords come from |
 //! | `stopping` | SIGTERM and SIGINT |
+//! | `service` | what the service manager is told |
+//! | `terminal` | what a drain shows at a terminal |
 //! | `errors` | what the loader says when it cannot work |
+//! | `check` | what it says before it works |
+//! | `redrive` | rejects go back into the inbox, and no event passes through the loader |
 //! | `logs` | no event in the loader's own output |
+//! | `metrics` | what is shown is what happened, and whether the loader can work |
+//! | `dashboard` | dashboard and alert rules speak of what is shown |
 //! | `audit` | who unmasked how much, in the server's log |
 //! | `plaintext` | no raw value and no key on the database's disk |
 //! | `core_dump` | no key in a core dump |
@@ -28,19 +35,27 @@
 
 mod accounting;
 mod audit;
+mod check;
 mod commit;
 mod common;
 mod core_dump;
 mod counting;
+mod dashboard;
 mod deletes;
 mod duplicates;
 mod errors;
 mod leases;
 mod logs;
 mod memory;
+mod metrics;
 mod plaintext;
 mod poison;
 mod queues;
 mod reconnecting;
+mod redrive;
 mod remask;
+mod service;
 mod stopping;
+mod terminal;
+mod tls;
+mod tracing;

@@ -15,7 +15,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, CopyInSink};
 
 use crate::common::{
-    Canary, Depth, Ring, Summary, Traces, World, base64, files_holding, hex, postgres_program, run, setting,
+    Canary, Depth, Ring, Summary, Traces, World, base64, eventually, files_holding, hex, postgres_program,
+    run, setting,
 };
 
 /// What the server has to be started with: a cluster that keeps quiet shows nothing.
@@ -71,6 +72,11 @@ async fn find_nothing(world: &World, ring: Option<&Ring>) {
     output += &provoke_errors_in_the_loader(world, &canary).await;
     provoke_errors_by_hand(world, &canary).await;
     unmask(world).await;
+    let masks = match ring {
+        Some(_) => Traces::of_text("$siv$"),
+        None => Traces::of_text_in_base64(&canary.marker),
+    };
+    redrive(world, &secrets, &masks).await;
 
     let found = search(world, &secrets, ring).await;
     assert!(found.is_empty(), "raw values or keys: {found:?}");
@@ -108,6 +114,55 @@ async fn unmask(world: &World) {
         SELECT user_id, unmask_pii(masked_ip), unmask_pii(masked_device_id) FROM user_logins;
         SELECT unmask_pii(masked_body) FROM login_rejects";
     world.session().await.batch_execute(statements).await.unwrap();
+}
+
+/// Sends rejects back into the inbox: first with an error in the middle, then so many that they are flushed while Postgres keeps
+/// others in a temporary file. That one goes when it is done, so it is searched meanwhile.
+async fn redrive(world: &World, secrets: &Traces, masks: &Traces) {
+    let owner = format!("{}_owner", world.name);
+    let session = world.session().await;
+    let redrive = "SELECT taken, stored FROM redrive_rejects('login_inbox', max_rejects => NULL)";
+    session
+        .batch_execute(&format!(
+            "GRANT EXECUTE ON FUNCTION unmask_pii(text) TO {owner};
+             GRANT UPDATE, DELETE ON login_rejects TO {owner};
+             INSERT INTO login_rejects SELECT gen_random_uuid(), sent_at, reason, masked_body, rejected_at - interval '1 day'
+                 FROM login_rejects, generate_series(1, 2000);
+             INSERT INTO login_rejects VALUES (NULL, NULL, '', 'no mask', now() - interval '1 hour');
+             ALTER TABLE user_logins DROP CONSTRAINT known_locale"
+        ))
+        .await
+        .unwrap();
+    let error = session.query_one(redrive, &[]).await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
+    session.batch_execute("DELETE FROM login_rejects WHERE masked_body = 'no mask'").await.unwrap();
+
+    // One of them seems to be stored already: the flush waits to see what becomes of that. A lock on the table could stop the
+    // statement before it takes any rejects.
+    let other = world.session().await;
+    other
+        .batch_execute(
+            "BEGIN;
+             INSERT INTO user_logins (user_id, message_id)
+                 SELECT 'other', message_id FROM login_rejects WHERE reason LIKE '%known_locale%'
+                 ORDER BY rejected_at LIMIT 1",
+        )
+        .await
+        .unwrap();
+    let redriven = session.query_one(redrive, &[]);
+    let searched = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = $1 AND wait_event_type = 'Lock' AND query LIKE '%redrive_rejects%'";
+        eventually("a flush that waits", async || world.number(waiting, &[&world.name]).await == 1).await;
+        let temporary = Path::new(&setting("PGDATA")).join("base/pgsql_tmp");
+        let found = [masks, secrets].map(|traces| !files_holding(&temporary, traces).holding.is_empty());
+        other.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(found, [true, false], "masks and secrets in temporary files");
+    };
+    let (redriven, ()) = tokio::join!(redriven, searched);
+    let redriven = redriven.unwrap();
+    let [taken, stored] = [redriven.get::<_, i64>(0), redriven.get(1)];
+    assert!(stored > 14_000 && taken > stored, "{taken} taken, {stored} stored");
 }
 
 /// Events that become logins, one reject of each kind, and events that the target refuses in the flush.

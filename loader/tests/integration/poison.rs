@@ -35,7 +35,8 @@ async fn a_message_that_the_database_refuses_is_left_and_named_and_blocks_no_oth
         .await;
         let ended = loader.stop().await.expect(0);
         let culprit = ids[17].to_string();
-        let ended = ended.says(&["neither store nor reject", "redrive policy", "P0001", &culprit, "left=1"]);
+        let ended =
+            ended.says(&["neither store nor reject", "redrive policy", "P0001", &culprit, "messages_left=1"]);
         assert!(!ended.output().contains("user-17"), "a value of the event is in the log");
         assert_eq!(ended.output().matches("left to the queue's redrive policy").count(), 1, "one culprit");
         let expected = Summary { received: 40, stored: 39, duplicate: 0, rejected: 0, deleted: 39 };
@@ -58,7 +59,7 @@ async fn more_poison_than_would_stop_the_loader_does_not_when_there_are_good_mes
         let loader = world.loader().at(&stub.url()).options(options).start();
         eventually("the good ones", async || world.logins().await == 15).await;
         eventually("their deletes", async || stub.counters().deleted == 15).await;
-        loader.stop().await.expect(0).says(&["left=25"]);
+        loader.stop().await.expect(0).says(&["messages_left=25"]);
     })
     .await;
 }
@@ -109,7 +110,12 @@ async fn what_brings_the_server_down_holds_no_other_up() {
         })
         .await;
         let culprit = ids[3].to_string();
-        loader.stop().await.expect(0).says(&["not stored within 1 s", "again and again", &culprit, "left=1"]);
+        loader.stop().await.expect(0).says(&[
+            "not stored within 1 s",
+            "again and again",
+            &culprit,
+            "messages_left=1",
+        ]);
         world.assert_each_stored_once(17).await;
     })
     .await;
@@ -126,7 +132,7 @@ async fn an_outage_makes_no_message_a_culprit() {
         lock.batch_execute("COMMIT").await.unwrap();
         // What had been left would not come back before the end of its visibility, which is an hour.
         eventually("the message", async || world.logins().await == 1).await;
-        loader.stop().await.expect(0).says(&["not stored within 1 s", "left=0"]);
+        loader.stop().await.expect(0).says(&["not stored within 1 s", "messages_left=0"]);
     })
     .await;
 }

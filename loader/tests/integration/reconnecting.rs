@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::common::{Depth, OwnServers, Proxy, Summary, Swallower, World, events, eventually, setting};
+use crate::common::{Depth, Link, OwnServers, Proxy, Summary, Swallower, World, events, eventually, setting};
 
 #[tokio::test]
 async fn an_unanswered_commit_is_not_followed_by_a_delete() {
@@ -82,6 +82,51 @@ async fn a_database_that_takes_no_writes_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_refused_login_is_no_messages_fault() {
+    World::run(async |world| {
+        let link = Link::to(&format!("{}:{}", setting("PGHOST"), setting("PGPORT"))).await;
+        let (name, password) = (&world.name, &world.password);
+        let url = format!("postgres://{name}:{password}@127.0.0.1:{}/{name}?sslmode=disable", link.port);
+        let loader = world.loader().env("DATABASE_URL", &url).start();
+        world.ready(1).await;
+        link.refuse_logins();
+        world.queue.send(&events(30)).await;
+        eventually("some tries", async || loader.said().matches("refused the connection").count() > 4).await;
+        link.mend();
+        // What had been left would not come back before the end of its visibility, which is an hour.
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        let ended = loader.stop().await.expect(0).says(&["XX000", "trying again", "messages_left=0"]);
+        assert_eq!(ended.summary(), Summary::stored(30));
+        world.assert_each_stored_once(30).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_quiet_night_no_batch_finds_a_lost_connection() {
+    World::run(async |world| {
+        let lock = world.lock_logins().await;
+        let loader = world.loader().options("--writers 4 --batch-size 10").start();
+        world.queue.send(&events(40)).await;
+        world.backends_in_copy(4).await;
+        lock.batch_execute("COMMIT").await.unwrap();
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
+        assert_eq!(world.number(end, &[&world.name]).await, 4);
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
+        eventually("their end", async || world.number(sessions, &[&world.name]).await == 0).await;
+        // The news has to reach the loader.
+        sleep(Duration::from_secs(1)).await;
+        world.queue.send(&events(80)[40..]).await;
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        let ended = loader.stop().await.expect(0);
+        assert!(!ended.stderr.contains("trying again"), "{}", ended.stderr);
+        assert_eq!(ended.summary(), Summary::stored(80));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_several_hosts_the_one_that_takes_writes_is_used() {
     World::run(async |world| {
         // As a standby: it lets the role in, and takes no writes.
@@ -137,10 +182,7 @@ async fn conflicts_with_other_transactions_are_tried_again() {
 async fn a_schema_that_has_become_wrong_stops_the_loader() {
     World::run(async |world| {
         let loader = world.loader().start();
-        let sessions =
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%inbox_counts()'";
-        eventually("a loader that is ready", async || world.number(sessions, &[&world.name]).await == 1)
-            .await;
+        world.ready(1).await;
         world.sql("REVOKE INSERT ON login_inbox FROM login_loader").await;
         world.queue.send(&events(10)).await;
         loader.end().await.expect(4).says(&["42501", "login_inbox"]);

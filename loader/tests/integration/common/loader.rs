@@ -1,7 +1,9 @@
 //! The loader as a process: started, signalled, and looked at when it has ended.
 
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
@@ -19,10 +21,7 @@ impl Loader {
 
     /// A loader that has yet to be told its database.
     pub(crate) fn at_queue(queue: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loader"));
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A test that fails leaves no loader behind.
-        command.kill_on_drop(true);
+        let mut command = bare(env!("CARGO_BIN_EXE_loader"));
         for name in ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
             command.env(name, setting(name));
         }
@@ -73,19 +72,53 @@ impl Loader {
         self
     }
 
+    /// Has a shell do `before` and then become the loader, whose process id is the shell's, `$$`.
+    pub(crate) fn after(self, before: &str) -> Self {
+        let line = format!("{before}; exec {}", self.line());
+        self.started_by("sh", &["-c", &line])
+    }
+
+    /// Runs it at a terminal of so many columns. All that it prints there is its standard output then.
+    pub(crate) fn at_a_terminal(self, columns: u16) -> Self {
+        let line = format!("stty cols {columns} rows 24; exec {}", self.line());
+        self.started_by("script", &["-q", "-e", "-c", &line, "/dev/null"])
+    }
+
+    fn line(&self) -> String {
+        let command = self.command.as_std();
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn started_by(self, program: &str, arguments: &[&str]) -> Self {
+        let variables = self.command.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut command = bare(program);
+        command.args(arguments).envs(variables);
+        Self { command }
+    }
+
     /// Starts it.
     pub(crate) fn start(mut self) -> Running {
-        let child = self.command.spawn().unwrap();
+        let mut child = self.command.spawn().unwrap();
         let pid = child.id().unwrap();
-        let output = tokio::spawn(async {
-            let output = child.wait_with_output().await.unwrap();
+        let said = Arc::<Mutex<String>>::default();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let for_output = Arc::clone(&said);
+        let output = tokio::spawn(async move {
+            let stderr = async {
+                while let Some(line) = lines.next_line().await.unwrap() {
+                    for_output.lock().unwrap().extend([line.as_str(), "\n"]);
+                }
+            };
+            let (output, ()) = tokio::join!(child.wait_with_output(), stderr);
+            let output = output.unwrap();
             Ended {
                 code: output.status.code(),
                 stdout: String::from_utf8(output.stdout).unwrap(),
-                stderr: String::from_utf8(output.stderr).unwrap(),
+                stderr: for_output.lock().unwrap().clone(),
             }
         });
-        Running { pid, output }
+        Running { pid, said, output }
     }
 
     /// Runs it until the queue is empty. Quicker than --drain, which looks twice.
@@ -104,9 +137,18 @@ impl Loader {
     }
 }
 
+fn bare(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A test that fails leaves no loader behind.
+    command.kill_on_drop(true);
+    command
+}
+
 /// A loader that runs.
 pub(crate) struct Running {
-    pid: u32,
+    pub(crate) pid: u32,
+    said: Arc<Mutex<String>>,
     output: JoinHandle<Ended>,
 }
 
@@ -116,6 +158,19 @@ impl Running {
         // The shell has a kill of its own on every system.
         let command = format!("kill -{name} {}", self.pid);
         assert!(Command::new("sh").args(["-c", &command]).status().await.unwrap().success(), "{command}");
+    }
+
+    /// Its standard error so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Where its metrics are, as `host:port`.
+    pub(crate) async fn metrics_address(&self) -> String {
+        let address =
+            |said: &str| Some(said.split_once("metrics at http://")?.1.split_once('/')?.0.to_owned());
+        eventually("an address of metrics", async || address(&self.said()).is_some()).await;
+        address(&self.said()).unwrap()
     }
 
     /// Waits for its end.

@@ -1,14 +1,20 @@
 //! What the tests stand on: a world of one's own, and how to wait in it.
 
+mod certificates;
+#[cfg(feature = "otlp")]
+mod collector;
 mod events;
 mod http;
+mod link;
 mod loader;
+mod metrics;
 mod proxy;
 mod queue;
 mod ring;
 mod search;
 mod servers;
 mod swallower;
+mod tls_server;
 mod traces;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -20,14 +26,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
+#[cfg(feature = "otlp")]
+pub(crate) use collector::{Collector, attribute};
 pub(crate) use events::{Canary, demo_events, event, events};
+pub(crate) use link::Link;
 pub(crate) use loader::{Loader, Summary};
+pub(crate) use metrics::{Metrics, request};
 pub(crate) use proxy::{Delete, Proxy};
 pub(crate) use queue::{Depth, Queue};
 pub(crate) use ring::{Ring, run};
 pub(crate) use search::files_holding;
 pub(crate) use servers::{OwnServers, postgres_program, setting};
 pub(crate) use swallower::Swallower;
+pub(crate) use tls_server::{Outcome, PASSWORD, Turn};
 pub(crate) use traces::{Traces, base64, hex};
 
 /// How long one test may take, on a machine that does other things too.
@@ -91,9 +102,12 @@ impl World {
         self.queue.delete().await;
         let cluster = servers::connect(None).await;
         cluster.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await.unwrap();
-        // The role of `owned_by_a_role`, where the test has made it.
+        // The others are there where the test has made them.
         cluster
-            .batch_execute(&format!("DROP ROLE {0}; DROP ROLE IF EXISTS {0}_owner", self.name))
+            .batch_execute(&format!(
+                "DROP ROLE {0}; DROP ROLE IF EXISTS {0}_owner; DROP ROLE IF EXISTS {0}_redriver",
+                self.name
+            ))
             .await
             .unwrap();
     }
@@ -144,8 +158,9 @@ impl World {
 
     /// Waits until `count` loaders have looked at the database.
     pub(crate) async fn ready(&self, count: usize) {
-        let query =
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND query LIKE '%inbox_counts()'";
+        // The last that is looked at: when a run begins, the clock.
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE usename = $1 AND (query LIKE '%inbox_counts()' OR query LIKE '%clock_timestamp()%')";
         eventually("loaders that are ready", async || self.number(query, &[&self.name]).await == count).await;
     }
 

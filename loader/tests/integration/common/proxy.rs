@@ -1,6 +1,7 @@
 //! A proxy in front of the real SQS server. It writes down the calls and passes them on; deletes wait for the test to
 //! say what becomes of them, where it wants to.
 
+use std::collections::BTreeSet;
 use std::io::Result;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -34,8 +35,14 @@ struct Calls {
     deliveries: Mutex<Vec<Delivery>>,
     /// The receipts of each delete call.
     deletes: Mutex<Vec<Vec<String>>>,
+    /// The message attributes that receive calls asked for.
+    attributes: Mutex<BTreeSet<String>>,
     /// Receive calls that are not answered yet.
     receiving: AtomicUsize,
+    /// The one call that is denied.
+    denied: Mutex<Option<String>>,
+    /// What the service's clock is said to be.
+    date: Mutex<Option<String>>,
 }
 
 impl Proxy {
@@ -64,6 +71,16 @@ impl Proxy {
         Self { url, calls, asked: AsyncMutex::new(mpsc::unbounded_channel().1) }
     }
 
+    /// Denies a call from now on, as for credentials that have no right to it.
+    pub(crate) fn deny(&self, call: &str) {
+        *self.calls.denied.lock().unwrap() = Some(call.to_owned());
+    }
+
+    /// Has every answer say that it is of this time.
+    pub(crate) fn pretend_date(&self, date: &str) {
+        *self.calls.date.lock().unwrap() = Some(date.to_owned());
+    }
+
     /// The messages that were handed out so far.
     pub(crate) fn deliveries(&self) -> Vec<Delivery> {
         self.calls.deliveries.lock().unwrap().clone()
@@ -80,6 +97,11 @@ impl Proxy {
         let of =
             |receipt: &String| deliveries.iter().find(|d| d.receipt == *receipt).unwrap().message_id.clone();
         receipts.iter().map(of).collect()
+    }
+
+    /// The message attributes that were asked for so far.
+    pub(crate) fn attributes(&self) -> BTreeSet<String> {
+        self.calls.attributes.lock().unwrap().clone()
     }
 
     /// The receipts of each delete call so far, whatever became of it.
@@ -156,8 +178,15 @@ impl Connection {
     async fn serve(self, mut client: BufReader<TcpStream>) -> Result<()> {
         while let Some(request) = Message::read(&mut client).await? {
             let operation = request.header("x-amz-target").and_then(|target| target.split('.').next_back());
+            let denied = operation.is_some() && self.calls.denied.lock().unwrap().as_deref() == operation;
             let answer = match operation {
+                _ if denied => {
+                    let denial =
+                        json!({"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "denied"});
+                    Some(Message::answer(403, &denial))
+                }
                 Some("ReceiveMessage") => {
+                    self.note_attributes(&request.json());
                     self.calls.receiving.fetch_add(1, SeqCst);
                     let answer = pass(&request).await;
                     self.calls.receiving.fetch_sub(1, SeqCst);
@@ -168,10 +197,19 @@ impl Connection {
                 Some("DeleteMessageBatch") => self.delete(request).await?,
                 _ => Some(pass(&request).await?),
             };
-            let Some(answer) = answer else { break };
+            let Some(mut answer) = answer else { break };
+            if let Some(date) = self.calls.date.lock().unwrap().as_deref() {
+                answer.set_header("date", date);
+            }
             answer.write(&mut client, true).await?;
         }
         Ok(())
+    }
+
+    fn note_attributes(&self, call: &Value) {
+        let names = call["MessageAttributeNames"].as_array().into_iter().flatten();
+        let names = names.map(|name| name.as_str().unwrap().to_owned());
+        self.calls.attributes.lock().unwrap().extend(names);
     }
 
     fn note_deliveries(&self, answer: &Value) {

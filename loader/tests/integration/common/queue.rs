@@ -2,7 +2,8 @@
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, QueueAttributeName, SendMessageBatchRequestEntry,
+    ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, QueueAttributeName,
+    SendMessageBatchRequestEntry,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
@@ -66,6 +67,16 @@ impl Queue {
         assert!(answer.failed.is_empty(), "SQS refused to take messages");
         let id = |i: usize| answer.successful.iter().find(|sent| sent.id == i.to_string()).unwrap();
         (0..bodies.len()).map(|i| id(i).message_id.parse().unwrap()).collect()
+    }
+
+    /// Sends a body with message attributes, which are texts, and returns the message id.
+    pub(crate) async fn send_with(&self, body: &str, attributes: &[(&str, &str)]) -> String {
+        let mut call = self.client.send_message().queue_url(&self.url).message_body(body);
+        for (name, text) in attributes {
+            let value = MessageAttributeValue::builder().data_type("String").string_value(*text);
+            call = call.message_attributes(*name, value.build().unwrap());
+        }
+        call.send().await.unwrap().message_id.unwrap()
     }
 
     /// How many messages are in it.

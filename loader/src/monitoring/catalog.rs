@@ -1,0 +1,144 @@
+//! Every metric of the loader: its name, what it says, and the buckets of histograms.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::error::Error;
+
+/// Names, by Prometheus's conventions. Dashboards and alert rules depend on them: `deploy/` uses exactly these.
+pub(crate) mod name {
+    // Counters.
+    pub(crate) const RECEIVED: &str = "pg_mask_loader_messages_received_total";
+    pub(crate) const STORED: &str = "pg_mask_loader_events_stored_total";
+    pub(crate) const DUPLICATE: &str = "pg_mask_loader_events_duplicate_total";
+    pub(crate) const REJECTED: &str = "pg_mask_loader_events_rejected_total";
+    pub(crate) const DELETED: &str = "pg_mask_loader_messages_deleted_total";
+    pub(crate) const DELETE_FAILURES: &str = "pg_mask_loader_delete_failures_total";
+    pub(crate) const RECEIVE_FAILURES: &str = "pg_mask_loader_receive_failures_total";
+    pub(crate) const STORE_FAILURES: &str = "pg_mask_loader_store_failures_total";
+    pub(crate) const EXTENSIONS: &str = "pg_mask_loader_lease_extensions_total";
+    pub(crate) const LAPSED: &str = "pg_mask_loader_leases_lapsed_total";
+    pub(crate) const LEFT: &str = "pg_mask_loader_messages_left_total";
+    pub(crate) const RECONNECTS: &str = "pg_mask_loader_database_reconnects_total";
+
+    // Histograms.
+    pub(crate) const BATCH_MESSAGES: &str = "pg_mask_loader_batch_messages";
+    pub(crate) const BATCH_DURATION: &str = "pg_mask_loader_batch_duration_seconds";
+    pub(crate) const MESSAGE_AGE: &str = "pg_mask_loader_message_age_seconds";
+
+    // Gauges.
+    pub(crate) const POLLERS: &str = "pg_mask_loader_pollers";
+    pub(crate) const IN_FLIGHT: &str = "pg_mask_loader_messages_in_flight";
+    pub(crate) const QUEUE_MESSAGES: &str = "pg_mask_loader_queue_messages";
+    pub(crate) const READY: &str = "pg_mask_loader_ready";
+    pub(crate) const BUILD_INFO: &str = "pg_mask_loader_build_info";
+}
+
+/// Up to `--batch-size` most often, and past it where a group of a FIFO queue is not to be split.
+const BATCH_MESSAGES: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0];
+
+/// A transaction of one message takes some milliseconds, and `--store-timeout` is 60 s unless set.
+const BATCH_DURATION: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+const MINUTE: f64 = 60.0;
+const HOUR: f64 = 60.0 * MINUTE;
+const DAY: f64 = 24.0 * HOUR;
+
+/// From a message that came at once to one that SQS was about to throw away.
+const MESSAGE_AGE: [f64; 20] = [
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    MINUTE,
+    2.0 * MINUTE,
+    5.0 * MINUTE,
+    15.0 * MINUTE,
+    30.0 * MINUTE,
+    HOUR,
+    3.0 * HOUR,
+    6.0 * HOUR,
+    12.0 * HOUR,
+    DAY,
+    4.0 * DAY,
+    14.0 * DAY,
+];
+
+/// Makes all that is counted from now on seen.
+pub(super) fn install() -> Result<PrometheusHandle, Error> {
+    let recorder = builder()?.install_recorder().map_err(|e| internal(&e))?;
+    describe();
+    Ok(recorder)
+}
+
+fn builder() -> Result<PrometheusBuilder, Error> {
+    let buckets: [(&str, &[f64]); 3] = [
+        (name::BATCH_MESSAGES, &BATCH_MESSAGES),
+        (name::BATCH_DURATION, &BATCH_DURATION),
+        (name::MESSAGE_AGE, &MESSAGE_AGE),
+    ];
+    buckets.into_iter().try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets).map_err(|e| internal(&e))
+    })
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Error {
+    Error::Internal(format!("no metrics: {error}"))
+}
+
+fn describe() {
+    for (name, text) in [
+        (name::RECEIVED, "Messages that came from SQS, those that came again too."),
+        (name::STORED, "Events that became rows."),
+        (name::DUPLICATE, "Events that were there already, and were not stored again."),
+        (name::REJECTED, "Events that could not be rows and are kept, masked whole, by class of the reason."),
+        (name::DELETED, "Messages that SQS has confirmed to have deleted."),
+        (
+            name::DELETE_FAILURES,
+            "Messages that a delete call did not delete, each try by itself, by code of SQS.",
+        ),
+        (name::RECEIVE_FAILURES, "Receive calls that failed after the SDK's own retries, by code of SQS."),
+        (
+            name::STORE_FAILURES,
+            "Attempts to store a batch that failed, by SQLSTATE; by connection, timeout, count or setup where there is none.",
+        ),
+        (name::EXTENSIONS, "Messages that SQS has confirmed to hide for longer."),
+        (name::LAPSED, "Messages whose lease ran out before their delete was confirmed: they come back."),
+        (
+            name::LEFT,
+            "Messages left to the queue's redrive policy: the database could neither store nor reject them.",
+        ),
+        (name::RECONNECTS, "Connections to the database that took the place of a lost one."),
+    ] {
+        describe_counter!(name, Unit::Count, text);
+    }
+    describe_histogram!(name::BATCH_MESSAGES, Unit::Count, "Messages of a committed batch.");
+    describe_histogram!(
+        name::BATCH_DURATION,
+        Unit::Seconds,
+        "How long the transaction of a committed batch took."
+    );
+    describe_histogram!(
+        name::MESSAGE_AGE,
+        Unit::Seconds,
+        "How long before COMMIT the messages of a committed batch were sent."
+    );
+    for (name, text) in [
+        (name::POLLERS, "Receive calls that may go on at the same time."),
+        (name::IN_FLIGHT, "Messages received and not yet deleted, of all queues."),
+        (
+            name::QUEUE_MESSAGES,
+            "Messages in the queue, as SQS counts them approximately: visible, hidden or delayed.",
+        ),
+        (name::READY, "1 while SQS and the database have both answered lately, as /readyz says."),
+        (name::BUILD_INFO, "1, with the version of the loader."),
+    ] {
+        describe_gauge!(name, Unit::Count, text);
+    }
+}

@@ -1,0 +1,90 @@
+//! A small HTTP server: `/metrics`, `/healthz`, `/readyz`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::Monitor;
+
+/// How long a connection may last in all: one request, and an answer of some kilobytes.
+const CONNECTION: Duration = Duration::from_secs(10);
+/// How long the head of a request may take to come. Whoever takes longer holds a place that a probe may need.
+const HEAD: Duration = Duration::from_secs(1);
+/// The most bytes of a request that are looked at.
+const REQUEST_BYTES: usize = 16 * 1024;
+/// So many connections at a time. Others wait to be accepted.
+const CONNECTIONS: usize = 256;
+
+/// Prometheus's text format.
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Answers whoever connects, for ever.
+pub(super) async fn listen(listener: TcpListener, monitor: Arc<Monitor>) -> Infallible {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await;
+        if let Ok((stream, _)) = listener.accept().await {
+            let monitor = Arc::clone(&monitor);
+            tokio::spawn(async move {
+                let _permit = permit;
+                _ = timeout(CONNECTION, serve(stream, &monitor)).await;
+            });
+        } else {
+            // Out of file descriptors, most likely.
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, monitor: &Monitor) {
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(monitor, &request)));
+    let mut server = http1::Builder::new();
+    // A connection that stays open would hold a place for a scraper that comes twice a minute.
+    server.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(REQUEST_BYTES);
+    // Its errors are clients that go away, or send what is no HTTP.
+    _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// Does not look at the body of a request. Of an answer to HEAD, hyper leaves the body out.
+fn answer(monitor: &Monitor, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let mut response = text(StatusCode::OK, monitor.metrics());
+            response.headers_mut().insert(CONTENT_TYPE, METRICS);
+            response
+        }
+        // That this is answered is what it says.
+        "/healthz" => text(StatusCode::OK, "alive\n"),
+        "/readyz" => {
+            let look = monitor.readiness.look();
+            let status = if look.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            text(status, look.to_string())
+        }
+        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

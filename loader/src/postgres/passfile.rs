@@ -1,0 +1,146 @@
+//! The password file, as libpq reads it (section 34.16 of the manual): lines of `host:port:database:user:password`.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tracing::warn;
+
+/// libpq calls the folder of the server's Unix socket "localhost", too; where that is, it was told when it was built. These
+/// are Debian's and that of `PostgreSQL` itself.
+const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// What a password is looked up for.
+pub(super) struct Login<'l> {
+    pub(super) host: &'l str,
+    pub(super) port: u16,
+    pub(super) database: &'l str,
+    pub(super) user: &'l str,
+}
+
+/// The password for a login, by the first line that fits. A file that is not there has none; neither has one that others
+/// can read, about which there is a warning.
+pub(super) fn look_up(file: &Path, login: &Login) -> Option<String> {
+    // As with libpq, one that cannot even be looked at is none: a service may have no way into its home directory.
+    let attributes = fs::metadata(file).ok()?;
+    if !attributes.is_file() {
+        warn!("the password file {} is ignored, as it is no plain file", file.display());
+        return None;
+    }
+    if gives_others_access(&attributes) {
+        warn!(
+            "the password file {0} is ignored, as group or others have access to it: chmod 600 {0}",
+            file.display()
+        );
+        return None;
+    }
+    match fs::read_to_string(file) {
+        Ok(text) => find(&text, login),
+        Err(error) => {
+            warn!("the password file {} is ignored, as it cannot be read: {error}", file.display());
+            None
+        }
+    }
+}
+
+/// Whether that is why nothing is found in a file.
+pub(super) fn is_open_to_others(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|attributes| attributes.is_file() && gives_others_access(&attributes))
+}
+
+fn gives_others_access(attributes: &Metadata) -> bool {
+    attributes.permissions().mode() & 0o077 != 0
+}
+
+fn find(text: &str, login: &Login) -> Option<String> {
+    let port = login.port.to_string();
+    let host = if SOCKET_FOLDERS.contains(&login.host) { "localhost" } else { login.host };
+    text.lines()
+        .map(|line| line.trim_end_matches(['\r', '\n']))
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .find_map(|line| {
+            let rest = [host, &*port, login.database, login.user]
+                .iter()
+                .try_fold(line, |rest, value| after_field(rest, value))?;
+            Some(field(rest).0)
+        })
+}
+
+/// What follows the first field of `line`, if that is `*` or this value.
+fn after_field<'l>(line: &'l str, value: &str) -> Option<&'l str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let (first, rest) = field(line);
+    rest.filter(|_| first == value)
+}
+
+/// The first field of `line`, which ends at a colon without a backslash before it, and what is behind that colon.
+fn field(line: &str) -> (String, Option<&str>) {
+    let mut field = String::new();
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ':' => return (field, Some(characters.as_str())),
+            '\\' => match characters.next() {
+                Some(literal) => field.push(literal),
+                None => field.push('\\'),
+            },
+            other => field.push(other),
+        }
+    }
+    (field, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(text: &str) -> Option<String> {
+        find(text, &Login { host: "h:1", port: 5432, database: "d", user: r"u\v" })
+    }
+
+    #[test]
+    fn the_first_line_that_fits_has_the_password() {
+        for (text, expected) in [
+            ("", None),
+            (r"h\:1:5432:d:u\\v:secret", Some("secret")),
+            ("*:*:*:*:secret", Some("secret")),
+            ("*:5433:*:*:a\n*:5432:*:*:b\n*:*:*:*:c", Some("b")),
+            ("# *:*:*:*:a\n\n*:*:*:*:b\r\n", Some("b")),
+            ("*:*:other:*:a", None),
+            ("*:*:*:*", None),
+            ("h:1:5432:d:u:a", None),
+            // A star stands for anything only by itself.
+            ("h*:*:*:*:a", None),
+            // The password ends at a colon, too, unless that is escaped.
+            (r"*:*:*:*:a\:b\\c:d", Some(r"a:b\c")),
+            (r"*:*:*:*:a\", Some(r"a\")),
+            ("*:*:*:*: a #b ", Some(" a #b ")),
+        ] {
+            assert_eq!(password(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_folder_of_the_socket_is_localhost() {
+        let login = Login { host: "/var/run/postgresql", port: 1, database: "d", user: "u" };
+        assert_eq!(find("localhost:1:d:u:secret", &login).as_deref(), Some("secret"));
+        assert_eq!(find("localhost:1:d:u:secret", &Login { host: "/run/other", ..login }), None);
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_ignored() {
+        let file = std::env::temp_dir().join(format!("pg_mask-passfile-{}", std::process::id()));
+        let login = Login { host: "h", port: 1, database: "d", user: "u" };
+        fs::write(&file, "*:*:*:*:secret").unwrap();
+        for (mode, expected) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(look_up(&file, &login).is_some(), expected, "{mode:o}");
+            assert_eq!(is_open_to_others(&file), !expected, "{mode:o}");
+        }
+        fs::remove_file(&file).unwrap();
+        assert_eq!(look_up(&file, &login), None);
+        assert_eq!(look_up(&std::env::temp_dir(), &login), None);
+    }
+}

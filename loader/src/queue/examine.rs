@@ -1,0 +1,124 @@
+//! What is looked at for `loader check` alone: the actions that IAM must allow, tried so that nothing happens to a message;
+//! and the clock of the service.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_sqs::config::interceptors::BeforeDeserializationInterceptorContextRef as Answered;
+use aws_sdk_sqs::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_sqs::error::BoxError;
+use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
+
+use super::{Depth, Failure, Queue};
+use crate::finding::Finding;
+use crate::ledger::{Lease, LeaseId};
+use crate::sink::{compare_clocks, now};
+use crate::trace::MessageSpan;
+
+/// A receipt that no message has.
+const NO_RECEIPT: &str = "pg_mask-check";
+
+impl Queue {
+    /// Tries what a run does.
+    pub(crate) async fn try_actions(&self) -> Vec<Finding> {
+        let nothing = [Arc::new(Lease {
+            id: LeaseId::NONE,
+            queue: self.number,
+            message_id: String::new(),
+            receipt: NO_RECEIPT.to_owned(),
+            group: None,
+            trace: MessageSpan::default(),
+        })];
+        vec![
+            self.clock().await,
+            self.receiving().await,
+            self.told("iam.delete_message", self.delete(&nothing).await.map(drop)),
+            self.told("iam.change_message_visibility", self.hide(&nothing, 0).await.map(drop)),
+        ]
+    }
+
+    /// That the receipt is refused is an answer, and one that only who is allowed gets.
+    fn told(&self, item: &'static str, tried: Result<(), Failure>) -> Finding {
+        match tried {
+            Err(failure) if !failure.is_about_receipt() => {
+                Finding::failed(item, format!("queue {}: {failure}", self.name))
+            }
+            _ => Finding::ok(item, format!("queue {}: allowed", self.name)),
+        }
+    }
+
+    /// Receiving counts towards the dead-letter queue: so it is tried where there is nothing to receive. What comes all the
+    /// same is left visible.
+    async fn receiving(&self) -> Finding {
+        const ITEM: &str = "iam.receive_message";
+        match self.depth().await {
+            Ok(Depth { visible: 0, .. }) => {}
+            Ok(_) => {
+                return Finding::skipped(
+                    ITEM,
+                    format!(
+                        "queue {}: not tried, since messages wait, and each receive counts towards the dead-letter queue: \
+                         --dry-run tries it",
+                        self.name
+                    ),
+                );
+            }
+            Err(failure) => return Finding::failed(ITEM, format!("queue {}: {failure}", self.name)),
+        }
+        let call = self.service.client().receive_message().queue_url(&*self.url).visibility_timeout(0);
+        match self.checked("ReceiveMessage", call.send().await).await {
+            Ok(_) => Finding::ok(ITEM, format!("queue {}: allowed", self.name)),
+            Err(failure) => Finding::failed(ITEM, format!("queue {}: {failure}", self.name)),
+        }
+    }
+
+    /// Compares the service's clock, which its answers tell to the second.
+    async fn clock(&self) -> Finding {
+        const ITEM: &str = "queue.clock";
+        let date = Date::default();
+        let call = self.service.client().get_queue_attributes().queue_url(&*self.url);
+        let call = call.customize().interceptor(date.clone());
+        let before = now();
+        if let Err(failure) = self.checked("GetQueueAttributes", call.send().await).await {
+            return Finding::failed(ITEM, format!("queue {}: {failure}", self.name));
+        }
+        match date.seconds() {
+            Some(theirs) => compare_clocks(ITEM, "SQS", theirs, before - 1.0, now()),
+            None => Finding::skipped(ITEM, format!("queue {}: the service does not say", self.name)),
+        }
+    }
+}
+
+/// Takes the `Date` of an answer.
+#[derive(Clone, Default)]
+struct Date(Arc<Mutex<Option<String>>>);
+
+impl Date {
+    fn seconds(&self) -> Option<f64> {
+        let date = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(DateTime::from_str(date.as_deref()?, DateTimeFormat::HttpDate).ok()?.as_secs_f64())
+    }
+}
+
+impl fmt::Debug for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Intercept for Date {
+    fn name(&self) -> &'static str {
+        "Date"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &Answered<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date").map(str::to_owned);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! What is looked at when a run begins and not at every connection; and for `loader check` alone, what takes longer or tries
+//! something.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::Error;
+use uuid::Uuid;
+
+use super::fault::describe;
+use super::{Sink, Verdict, rights};
+use crate::finding::Finding;
+use crate::ledger::LeaseId;
+use crate::message::Message;
+use crate::postgres::{Roots, Servers, Tls};
+
+/// How far clocks may be apart, in seconds, beyond the time that asking takes.
+const SKEW: f64 = 2.0;
+
+/// Whether the connection is encrypted; and whether it leaves this machine, as Postgres sees it.
+const ENCRYPTION: &str = "
+    SELECT s.ssl, s.version, inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr()
+    FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid()";
+
+impl Sink {
+    /// Looks at encryption and clocks: where a run begins, too.
+    pub(crate) async fn glance(&self, servers: &Servers) -> Vec<Finding> {
+        [("database.tls", self.encryption(servers.tls()).await), ("database.clock", self.clock().await)]
+            .map(|(item, finding)| finding.unwrap_or_else(|error| unknown(item, &error)))
+            .into()
+    }
+
+    /// Looks at all rights, and has the database try an event, which is rolled back.
+    pub(crate) async fn examine(&mut self) -> Vec<Finding> {
+        let rights = self.rights().await.unwrap_or_else(|error| unknown("rights.others", &error));
+        vec![rights, self.trial().await]
+    }
+
+    async fn encryption(&self, tls: &Tls) -> Result<Finding, Error> {
+        const ITEM: &str = "database.tls";
+        let row = self.client.query_one(ENCRYPTION, &[]).await?;
+        let (encrypted, version): (bool, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let version = version.unwrap_or_default();
+        Ok(if encrypted && matches!(tls.roots, Roots::None) {
+            Finding::warning(
+                ITEM,
+                format!(
+                    "the connection is encrypted by {version}, and nobody verifies that the server is the right one: use \
+                     sslmode=verify-full"
+                ),
+            )
+        } else if encrypted {
+            Finding::ok(
+                ITEM,
+                format!("the connection is encrypted by {version}, and the server's certificate verified"),
+            )
+        } else if row.try_get(2)? {
+            Finding::ok(ITEM, "the connection is not encrypted, and does not leave this machine")
+        } else {
+            Finding::warning(
+                ITEM,
+                "the connection is not encrypted, so raw events cross the network in the clear: use \
+                 sslmode=verify-full, unless the network is a private one",
+            )
+        })
+    }
+
+    async fn rights(&self) -> Result<Finding, Error> {
+        let row = self.client.query_one("SELECT current_user::text", &[]).await?;
+        let user: String = row.try_get(0)?;
+        rights::of_others(&self.client, &user, self.inbox).await
+    }
+
+    async fn clock(&self) -> Result<Finding, Error> {
+        let before = now();
+        let row = self.client.query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[]).await?;
+        let after = now();
+        Ok(compare_clocks("database.clock", "the database", row.try_get(0)?, before, after))
+    }
+
+    /// Has the inbox take an event, which shows all that an inbox needs: triggers, rules, the owner's rights, the keys.
+    async fn trial(&mut self) -> Finding {
+        const ITEM: &str = "inbox.trial";
+        let message = Message {
+            lease: LeaseId::NONE,
+            id: Uuid::new_v4(),
+            sent_at: None,
+            receive_count: 1,
+            group: None,
+            body: Some("{}".into()),
+        };
+        match self.store(&[message], Verdict::RollBack).await {
+            Ok(_) => Finding::ok(ITEM, "an event without keys went through the inbox, and was rolled back"),
+            Err(fault) => Finding::failed(ITEM, fault.error.to_string()),
+        }
+    }
+}
+
+/// That a run can begin does not depend on it.
+fn unknown(item: &'static str, error: &Error) -> Finding {
+    Finding::skipped(item, format!("it cannot be looked at: {}", describe(error)))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Compares a clock, which was read between `before` and `after`, with this machine's. All in seconds since 1970.
+pub(crate) fn compare_clocks(
+    item: &'static str,
+    whose: &str,
+    theirs: f64,
+    before: f64,
+    after: f64,
+) -> Finding {
+    let skew = if theirs < before { before - theirs } else { (theirs - after).max(0.0) };
+    if skew <= SKEW {
+        return Finding::ok(item, format!("the clock of {whose} is that of this machine"));
+    }
+    let which = if theirs < before { "behind" } else { "ahead of" };
+    Finding::warning(
+        item,
+        format!(
+            "the clock of {whose} is {skew:.0} s {which} this machine's: have both set by NTP. The ages of messages are \
+             wrong, and AWS refuses requests of a clock that is five minutes off"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Status;
+
+    #[test]
+    fn clocks_are_compared_by_what_is_sure() {
+        let status = |theirs| compare_clocks("c", "w", theirs, 100.0, 101.0).status;
+        assert_eq!([98.0, 100.5, 103.0].map(status), [Status::Ok; 3]);
+        assert_eq!([97.9, 103.1].map(status), [Status::Warning; 2]);
+        assert!(compare_clocks("c", "w", 40.0, 100.0, 101.0).message.contains("60 s behind"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Rejects, put back into the inbox by the database itself. No event comes out of it.
+
+use std::fmt;
+use std::ops::AddAssign;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::timeout;
+use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::fault::{self, Fault, Kind};
+use super::{connect, connecting};
+use crate::error::Error;
+use crate::postgres::{LOGIN_TIMEOUT, Servers, Session};
+
+/// The schema of the extension, and whether it can redrive.
+const EXTENSION: &str = "
+    SELECT quote_ident(n.nspname),
+           EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname = 'redrive_rejects')
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = 'pg_mask'";
+
+/// From when to when rejects were rejected. By the server's clock, as `rejected_at` is.
+const TIMES: &str = "
+    SELECT now() - older, now() - newer, older < '0' OR newer < '0'
+    FROM (SELECT coalesce($1::text, '0')::interval AS older, $2::text::interval AS newer) AS given";
+
+/// Which rejects are meant: those that every one of these fits.
+pub(crate) struct Which {
+    /// What stands in the reason.
+    pub(crate) reason: Option<String>,
+    /// Intervals, as Postgres reads them.
+    pub(crate) older_than: Option<String>,
+    pub(crate) newer_than: Option<String>,
+    pub(crate) message_ids: Option<Vec<Uuid>>,
+}
+
+/// What became of rejects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Redriven {
+    pub(crate) taken: i64,
+    pub(crate) stored: i64,
+    pub(crate) duplicate: i64,
+    /// Once more.
+    pub(crate) rejected: i64,
+}
+
+impl AddAssign for Redriven {
+    fn add_assign(&mut self, more: Self) {
+        self.taken += more.taken;
+        self.stored += more.stored;
+        self.duplicate += more.duplicate;
+        self.rejected += more.rejected;
+    }
+}
+
+impl fmt::Display for Redriven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { taken, stored, duplicate, rejected } = self;
+        write!(f, "taken {taken}, stored {stored}, duplicate {duplicate}, rejected {rejected}")
+    }
+}
+
+/// The rejects of an inbox.
+pub(crate) struct Rejects {
+    session: Session,
+    call: Statement,
+    inbox: String,
+    which: Which,
+    /// What is rejected once more was rejected after the run began, and is not taken again.
+    before: SystemTime,
+    after: Option<SystemTime>,
+}
+
+impl Rejects {
+    /// Connects.
+    pub(crate) async fn open(servers: &Servers, inbox: String, which: Which) -> Result<Self, Fault> {
+        let session = connect(servers).await?;
+        let looked = Self::look(session, inbox, which);
+        timeout(LOGIN_TIMEOUT, looked).await.map_err(|_| connecting::late(servers, LOGIN_TIMEOUT))?
+    }
+
+    async fn look(session: Session, inbox: String, which: Which) -> Result<Self, Fault> {
+        let client = &session.client;
+        let row = client.query_opt(EXTENSION, &[]).await.map_err(|e| fault::of_looking(&e))?;
+        let extension = row.map(|row| Ok((row.try_get::<_, String>(0)?, row.try_get::<_, bool>(1)?)));
+        let schema = match extension.transpose().map_err(|e| fault::of_looking(&e))? {
+            None => return Err(refuse("the extension pg_mask is not in this database")),
+            Some((_, false)) => {
+                return Err(refuse("the extension has no redrive_rejects(): ALTER EXTENSION pg_mask UPDATE"));
+            }
+            Some((schema, true)) => schema,
+        };
+        let row = client
+            .query_one(TIMES, &[&which.older_than, &which.newer_than])
+            .await
+            .map_err(|e| of_intervals(&e))?;
+        let times = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, Option<bool>>(2)?));
+        let (before, after, negative) = times().map_err(|e| fault::of_looking(&e))?;
+        if negative == Some(true) {
+            // PostgreSQL reads '2 hours ago' so, and what is rejected once more would be taken for ever.
+            return Err(no_intervals());
+        }
+        let call = format!(
+            "SELECT taken, stored, duplicate, rejected
+             FROM {schema}.redrive_rejects($1::text::regclass, $2, $3, $4, $5, $6)"
+        );
+        let call = client.prepare(&call).await.map_err(|e| fault::of_preparing(&e))?;
+        Ok(Self { session, call, inbox, which, before, after })
+    }
+
+    /// Puts up to `most` back in one transaction, and commits it unless it is only to see what would become of them.
+    pub(crate) async fn redrive(&mut self, most: i32, keep: bool) -> Result<Redriven, Fault> {
+        let result = self.attempt(most, keep).await;
+        result.map_err(|e| {
+            let why = fault::describe(&e);
+            let advice = if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                ". It takes INSERT on the inbox and EXECUTE on redrive_rejects(), as login_redriver has for login_inbox"
+            } else if e.code() == Some(&SqlState::UNDEFINED_TABLE) {
+                ". Name the inbox by --inbox, with its schema where that is not on the search path"
+            } else {
+                ""
+            };
+            let text = format!("rejects were not put back: {why}{advice}. What was committed before stays so");
+            fault::of_storing(&e, text)
+        })
+    }
+
+    async fn attempt(&mut self, most: i32, keep: bool) -> Result<Redriven, tokio_postgres::Error> {
+        let transaction = self.session.client.transaction().await?;
+        let Which { reason, message_ids, .. } = &self.which;
+        let row = transaction
+            .query_one(&self.call, &[&self.inbox, reason, &self.before, &self.after, message_ids, &most])
+            .await?;
+        let redriven = Redriven {
+            taken: row.try_get(0)?,
+            stored: row.try_get(1)?,
+            duplicate: row.try_get(2)?,
+            rejected: row.try_get(3)?,
+        };
+        if keep {
+            transaction.commit().await?;
+        } else {
+            transaction.rollback().await?;
+        }
+        Ok(redriven)
+    }
+
+    /// Says goodbye to the server.
+    pub(crate) async fn close(self) {
+        let Session { client, connection, .. } = self.session;
+        drop(client);
+        _ = timeout(Duration::from_secs(1), connection).await;
+    }
+}
+
+fn of_intervals(error: &tokio_postgres::Error) -> Fault {
+    let codes = [
+        SqlState::INVALID_DATETIME_FORMAT,
+        SqlState::DATETIME_FIELD_OVERFLOW,
+        SqlState::INTERVAL_FIELD_OVERFLOW,
+    ];
+    if error.code().is_some_and(|code| codes.contains(code)) {
+        no_intervals()
+    } else {
+        fault::of_looking(error)
+    }
+}
+
+fn no_intervals() -> Fault {
+    let text =
+        "--older-than and --newer-than take an interval that is not negative, such as '2 hours' or '1 day'";
+    Fault { kind: Kind::Final, error: Error::Config(text.into()), code: fault::SETUP.into() }
+}
+
+fn refuse(why: &str) -> Fault {
+    Fault { kind: Kind::Final, error: Error::Database(why.to_owned()), code: fault::SETUP.into() }
+}

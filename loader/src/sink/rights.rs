@@ -1,0 +1,130 @@
+//! Can the loader's role do more than it should? It needs INSERT on the inbox and nothing else, so that whoever takes its
+//! password can read nothing.
+
+use tokio_postgres::types::Oid;
+use tokio_postgres::{Client, Error};
+
+use crate::finding::Finding;
+
+/// Functions that give values away, or give anything to who guesses: they are not granted to PUBLIC, and a loader needs none.
+/// What a role may become by SET ROLE counts, inherited or not.
+const OF_PG_MASK: &str = "
+    WITH mine AS (SELECT m.oid, m.rolsuper FROM pg_roles m WHERE pg_has_role(m.oid, 'MEMBER'))
+    SELECT EXISTS (SELECT FROM mine WHERE rolsuper), pg_has_role(c.relowner, 'MEMBER'), c.relowner::regrole::text,
+           (SELECT array_agg(p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' ORDER BY p.proname)
+            FROM pg_proc p
+            WHERE p.pronamespace = $1
+              AND EXISTS (SELECT FROM mine m WHERE has_function_privilege(m.oid, p.oid, 'EXECUTE'))
+              AND (p.proname IN ('unmask_pii', 'mask_pii_all', 'remask_pii', 'remask_column', 'redrive_rejects')
+                   OR p.proname = 'mask_pii' AND p.pronargs = 2))
+    FROM pg_class c WHERE c.oid = $2";
+
+/// Whatever else it may do: attributes of the role, and rights on relations that are neither the system's nor an extension's.
+/// To insert into other inboxes is no more than to insert into this one.
+const OTHERS: &str = "
+    WITH mine AS MATERIALIZED (SELECT m.* FROM pg_roles m WHERE pg_has_role(m.oid, 'MEMBER')),
+    inboxes AS MATERIALIZED (
+        SELECT t.tgrelid FROM pg_trigger t
+        JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
+             AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+        JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_mask'
+    )
+    SELECT array_remove(ARRAY[
+               CASE WHEN bool_or(rolcreaterole) THEN 'CREATEROLE' END, CASE WHEN bool_or(rolcreatedb) THEN 'CREATEDB' END,
+               CASE WHEN bool_or(rolreplication) THEN 'REPLICATION' END, CASE WHEN bool_or(rolbypassrls) THEN 'BYPASSRLS' END,
+               CASE WHEN bool_or(has_database_privilege(oid, current_database(), 'CREATE'))
+                    THEN 'CREATE on the database' END
+           ], NULL)
+           || array_remove(array_agg(CASE WHEN rolname LIKE 'pg\\_%' THEN 'membership in ' || rolname END ORDER BY rolname), NULL)
+           || ARRAY(SELECT 'CREATE on schema ' || quote_ident(n.nspname) FROM pg_namespace n
+                    WHERE n.nspname !~ '^pg_'
+                      AND EXISTS (SELECT FROM mine m WHERE has_schema_privilege(m.oid, n.oid, 'CREATE')) ORDER BY n.nspname),
+           ARRAY(SELECT may.what || ' on ' || c.oid::regclass
+                 FROM pg_class c
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                 CROSS JOIN LATERAL (
+                     SELECT bool_or(has_any_column_privilege(m.oid, c.oid, 'SELECT')) AS read,
+                            bool_or(has_any_column_privilege(m.oid, c.oid, 'INSERT')) AS inserted,
+                            bool_or(has_any_column_privilege(m.oid, c.oid, 'UPDATE')) AS updated,
+                            bool_or(has_table_privilege(m.oid, c.oid, 'DELETE')) AS deleted,
+                            bool_or(has_table_privilege(m.oid, c.oid, 'TRUNCATE')) AS truncated,
+                            bool_or(has_table_privilege(m.oid, c.oid, 'TRIGGER')) AS triggered
+                     FROM mine m WHERE has_schema_privilege(m.oid, n.oid, 'USAGE')
+                 ) AS can
+                 CROSS JOIN LATERAL (VALUES
+                     ('SELECT', read), ('INSERT', inserted AND c.oid NOT IN (SELECT tgrelid FROM inboxes)),
+                     ('UPDATE', updated), ('DELETE', deleted), ('TRUNCATE', truncated), ('TRIGGER', triggered)
+                 ) AS may (what, granted)
+                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND may.granted
+                   AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+                   AND NOT EXISTS (SELECT FROM pg_depend d
+                                   WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+                 ORDER BY c.oid = $1 DESC, 1),
+           bool_or(rolsuper)
+    FROM mine";
+
+/// So many are named; of the rest there is a number.
+const NAMED: usize = 5;
+
+/// What the role may do with the inbox's owner and with the functions of the extension, whose schema is `schema`.
+pub(super) async fn of_pg_mask(
+    client: &Client,
+    user: &str,
+    schema: Oid,
+    inbox: Oid,
+) -> Result<Finding, Error> {
+    const ITEM: &str = "rights.unmask";
+    let row = client.query_one(OF_PG_MASK, &[&schema, &inbox]).await?;
+    if row.try_get(0)? {
+        return Ok(Finding::warning(
+            ITEM,
+            format!(
+                "role {user} is a superuser, or may become one, which can read every value: give the loader a role with login_loader, which \
+                 may insert into the inbox and nothing else"
+            ),
+        ));
+    }
+    let functions: Vec<String> = row.try_get::<_, Option<_>>(3)?.unwrap_or_default();
+    if !functions.is_empty() {
+        return Ok(Finding::warning(
+            ITEM,
+            format!(
+                "role {user} may call {}, which a loader has no use for: REVOKE it, or the role that brings it",
+                some_of(&functions)
+            ),
+        ));
+    }
+    let owner: String = row.try_get(2)?;
+    if row.try_get(1)? {
+        return Ok(Finding::warning(
+            ITEM,
+            format!("role {user} is a member of {owner}, which owns the inbox: REVOKE {owner} FROM {user}"),
+        ));
+    }
+    Ok(Finding::ok(ITEM, format!("role {user} can unmask nothing")))
+}
+
+/// What the role may do besides, anywhere in the database. It looks at every relation.
+pub(super) async fn of_others(client: &Client, user: &str, inbox: Oid) -> Result<Finding, Error> {
+    const ITEM: &str = "rights.others";
+    let row = client.query_one(OTHERS, &[&inbox]).await?;
+    if row.try_get(2)? {
+        return Ok(Finding::skipped(ITEM, "a superuser may do everything"));
+    }
+    let (mut more, relations): (Vec<String>, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
+    more.extend(relations);
+    if more.is_empty() {
+        return Ok(Finding::ok(ITEM, format!("role {user} may insert into the inbox, and nothing else")));
+    }
+    Ok(Finding::warning(
+        ITEM,
+        format!("role {user} has more rights than a loader needs: {}. REVOKE them", some_of(&more)),
+    ))
+}
+
+fn some_of(names: &[String]) -> String {
+    match names.get(..NAMED) {
+        Some(some) if names.len() > NAMED => format!("{} and {} more", some.join(", "), names.len() - NAMED),
+        _ => names.join(", "),
+    }
+}

@@ -1,0 +1,87 @@
+//! Counters that differ by a label whose values come from outside: codes of SQS and of `PostgreSQL`, classes of rejects.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::{Counter, Label, counter};
+
+/// So many values of a label get a counter of their own. There are far fewer, unless some server invents them.
+const MOST: usize = 64;
+/// Codes are short. What is longer may be anything.
+const LONGEST: usize = 64;
+/// What all further values are counted as, and those that look like no code: such a text may quote something.
+const OTHER: &str = "other";
+
+/// The counters of one name.
+pub(super) struct ByValue {
+    name: &'static str,
+    /// The label that tells them apart ...
+    label: &'static str,
+    /// ... and those that they have in common.
+    common: Vec<Label>,
+    counters: Mutex<HashMap<String, Counter>>,
+}
+
+impl ByValue {
+    /// Counters of which that of each value in `known` is there from the start, at 0, and that of all others: the first
+    /// failure is then seen as an increase.
+    pub(super) fn new(name: &'static str, label: &'static str, common: Vec<Label>, known: &[&str]) -> Self {
+        let family = Self { name, label, common, counters: Mutex::default() };
+        known.iter().chain([&OTHER]).for_each(|value| family.add(value, 0));
+        family
+    }
+
+    /// Counts `n` of `value`.
+    pub(super) fn add(&self, value: &str, n: u64) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = is_code(value) && (counters.contains_key(value) || counters.len() < MOST);
+        let value = if fits { value } else { OTHER };
+        if let Some(counter) = counters.get(value) {
+            return counter.increment(n);
+        }
+        let mut labels = self.common.clone();
+        labels.push(Label::new(self.label, value.to_owned()));
+        let counter = counter!(self.name, labels);
+        counter.increment(n);
+        counters.insert(value.to_owned(), counter);
+    }
+}
+
+fn is_code(value: &str) -> bool {
+    (1..=LONGEST).contains(&value.len())
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_label_are_codes_and_bounded() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let family = ByValue::new("failures_total", "code", vec![Label::new("queue", "q")], &["timeout"]);
+            family.add("23505", 2);
+            family.add("23505", 1);
+            for quoted in ["", "not user-3", "{\"ip\":", &"x".repeat(65)] {
+                family.add(quoted, 1);
+            }
+            for n in 0..1000 {
+                family.add(&format!("code{n}"), 1);
+            }
+            // Known ones are still told apart.
+            family.add("23505", 1);
+        });
+        let shown = recorder.handle().render();
+        let line = |labels: &str| shown.lines().find(|line| line.contains(labels)).unwrap().to_owned();
+        assert_eq!(line("timeout"), "failures_total{queue=\"q\",code=\"timeout\"} 0");
+        assert_eq!(line("23505"), "failures_total{queue=\"q\",code=\"23505\"} 4");
+        let own = MOST - ["timeout", "other", "23505"].len();
+        let others = 4 + 1000 - own;
+        assert_eq!(line("other"), format!("failures_total{{queue=\"q\",code=\"other\"}} {others}"));
+        assert_eq!(shown.lines().filter(|line| line.starts_with("failures_total")).count(), MOST);
+        assert!(!shown.contains("user-3") && !shown.contains("ip"), "{shown}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Certificates, made for a test.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+
+/// A CA. All have the same name, so that only their keys tell them apart.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// The years in which a certificate is valid, from one January to another.
+type Years = (i32, i32);
+
+/// Valid while tests are run.
+const NOW: Years = (2020, 4000);
+
+impl Authority {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        let mut params = params("Some CA", &[], NOW);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate.
+    pub(crate) fn certificate(&self) -> String {
+        self.0.pem()
+    }
+
+    /// One that it has signed, with the serial number 7.
+    pub(crate) fn sign(&self, common_name: &str, names: &[&str], key: &KeyPair) -> String {
+        self.sign_for(NOW, common_name, names, key)
+    }
+
+    /// One for other years.
+    pub(crate) fn sign_for(&self, years: Years, common_name: &str, names: &[&str], key: &KeyPair) -> String {
+        let mut params = params(common_name, names, years);
+        params.serial_number = Some(SerialNumber::from(7));
+        params.signed_by(key, &self.0).unwrap().pem()
+    }
+
+    /// A list of what it has revoked: what it has signed, or something else.
+    pub(crate) fn revocations(&self, serial: u64) -> String {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2021, 1, 1),
+            next_update: date_time_ymd(NOW.1, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
+
+/// A certificate that signed itself and says that it is a CA's, as `openssl req -x509` makes it.
+pub(crate) fn self_signed(names: &[&str], key: &KeyPair) -> String {
+    let mut params = params("localhost", names, NOW);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.self_signed(key).unwrap().pem()
+}
+
+fn params(common_name: &str, names: &[&str], years: Years) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    params
+}
