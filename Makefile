@@ -5,7 +5,7 @@ SHELL := /bin/bash
 export PG_CONFIG
 
 help: ## List the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: ## Show the whole job on servers of its own; the first time takes up to 20 minutes
 	@dev/demo
@@ -37,8 +37,11 @@ build: ## Build the extension and the loader in release
 install: ## Install the extension into a PostgreSQL that is there: make install PG_CONFIG=/path/to/pg_config
 	@dev/install extension && dev/build extension && dev/install-extension
 
+install-loader: ## Install the loader with systemd unit, man pages, completions: make install-loader PREFIX=/usr DESTDIR=/tmp/package
+	@dev/build loader && dev/install-loader
+
 lint: ## Check formatting and lints
-	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets --features loader/null-consumer -- -D warnings
+	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets --features loader/null-consumer,loader/otlp -- -D warnings
 
 fmt: ## Format the Rust code
 	@cargo fmt --all
@@ -46,4 +49,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-compose chaos soak bench build install lint fmt clean
+.PHONY: help demo psql stop test test-compose chaos soak bench build install install-loader lint fmt clean

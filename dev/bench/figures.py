@@ -149,6 +149,12 @@ FIGURES = {
         "Most resident memory of the loader with 64 pollers, while {sizes.waiting:,} messages of 1 KB wait; the larger"
         " of a run without delay and one with 20 ms more for each SQS call.",
     ),
+    "loader_start_ms": Figure(
+        "ms",
+        "≤ 50",
+        "Time from starting the process until the service manager is told that the loader is ready (READY=1), by when"
+        " it has logged in, looked at the inbox and asked for the queue, all on this machine.",
+    ),
     "loader_vs_null_rate_ministack": Figure(
         "×",
         None,

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -128,12 +129,12 @@ class Consumers:
         )
 
     @contextlib.contextmanager
-    def running(self, command, endpoint):
-        """Runs a consumer, and ends it whatever happens."""
+    def running(self, command, endpoint, **more):
+        """Runs a consumer, with `more` variables, and ends it whatever happens."""
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
                 command,
-                env=self.environment | {"AWS_ENDPOINT_URL": endpoint},
+                env=self.environment | {"AWS_ENDPOINT_URL": endpoint} | more,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -344,6 +345,27 @@ def memory(cluster, sizes):
             taken.append(peaks | {"larger": max(peaks.values())})
             progress(f"resident {peaks['at_0ms']:.1f} MB, with {DELAY_MS} ms {peaks['at_20ms']:.1f} MB")
     return {"loader_rss_mb": measured(taken, "larger", messages=count)}
+
+
+def start(cluster, sizes):
+    taken = []
+    with consumers(cluster) as made, Stub(0, EVENT) as stub, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")  # the kernel chooses a name in the abstract namespace
+        manager.settimeout(STUCK_AFTER)
+
+        def until_ready(_):
+            address = "@" + manager.getsockname()[1:].decode()
+            began = time.perf_counter()
+            with made.running(made.loader(), stub.url, NOTIFY_SOCKET=address):
+                if not manager.recv(4096).startswith(b"READY=1\n"):
+                    raise RuntimeError("the loader tells something else before it is ready")
+                return {"ms": (time.perf_counter() - began) * 1000}
+
+        # A sample takes no time.
+        for side in rounds(3 * sizes.rounds, {"loader": until_ready}):
+            taken.append(side["loader"])
+    progress(f"ready after {statistics.median(sample['ms'] for sample in taken):.1f} ms")
+    return {"loader_start_ms": measured(taken, "ms")}
 
 
 def vs_python(cluster, sizes):

@@ -106,6 +106,7 @@ MEASUREMENTS = {
     loader.ramp_up: ["ramp_seconds"],
     loader.vs_python: ["loader_vs_naive_python", "loader_vs_best_python"],
     loader.memory: ["loader_rss_mb"],
+    loader.start: ["loader_start_ms"],
     loader.vs_null_ministack: ["loader_vs_null_rate_ministack"],
     growth.growth: ["growth_20m", "growth_20m_unpartitioned"],
 }
