@@ -296,7 +296,7 @@ def start_sqs(root, python):
             "TMPDIR": str(home),
             "GATEWAY_PORT": str(port),
             "BIND_HOST": "127.0.0.1",
-            "SERVICES": "sqs",
+            "SERVICES": "sqs,sts",
             "LOG_LEVEL": "WARNING",
             # It would otherwise open further ports, and remove Docker containers that another one has started.
             "IOT_MTLS_ENABLED": "0",

@@ -7,6 +7,7 @@ mod preflight;
 mod rejects;
 mod rights;
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(crate) enum Verdict {
 /// A connection whose inbox has been looked at and found in order.
 pub(crate) struct Sink {
     client: Client,
+    /// The server's; none for a Unix socket.
+    address: Option<IpAddr>,
     /// Ends with the connection, and then knows why it ended.
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
     canceller: Canceller,
@@ -93,8 +96,8 @@ impl Sink {
         let look = Self::look(&session.client, inbox, findings);
         let ((begin, copy, classes, counts), inbox) =
             timeout(LOGIN_TIMEOUT, look).await.map_err(|_| connecting::late(servers, LOGIN_TIMEOUT))??;
-        let (client, connection, canceller) = (session.client, session.connection, session.canceller);
-        Ok(Self { client, connection, canceller, begin, copy, counts, classes, inbox, limit })
+        let Session { client, address, connection, canceller } = session;
+        Ok(Self { client, address, connection, canceller, begin, copy, counts, classes, inbox, limit })
     }
 
     async fn look(

@@ -24,6 +24,8 @@ pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that is logged in.
 pub(crate) struct Session {
     pub(crate) client: Client,
+    /// The server's address; none for a Unix socket.
+    pub(crate) address: Option<IpAddr>,
     /// Ends with the connection, and then knows why it ended.
     pub(crate) connection: JoinHandle<Result<(), PgError>>,
     /// How to ask for an end of what it does.
@@ -210,7 +212,8 @@ where
 {
     let (client, connection) = config.connect(connector).await?;
     let canceller = Canceller { token: client.cancel_token(), tls };
-    Ok(Session { client, connection: tokio::spawn(connection), canceller })
+    let address = config.get_hostaddrs().first().copied();
+    Ok(Session { client, address, connection: tokio::spawn(connection), canceller })
 }
 
 /// Whether a failed attempt is one that libpq makes again with TLS (allow) or without (prefer): the server refuses such

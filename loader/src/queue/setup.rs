@@ -137,8 +137,12 @@ fn endpoint_of(queue_url: &str) -> Option<String> {
 }
 
 fn no_credentials(reason: &str) -> Error {
+    // The SDK does not say which file it did not find.
+    let token = std::env::var("AWS_WEB_IDENTITY_TOKEN_FILE");
+    let token =
+        token.map_or_else(|_| String::new(), |file| format!("; AWS_WEB_IDENTITY_TOKEN_FILE is {file}"));
     Error::Queue(format!(
-        "no AWS credentials ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or \
+        "no AWS credentials ({reason}{token}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or \
          run under a role (an SQS server that is not AWS's takes any, such as test and test)"
     ))
 }

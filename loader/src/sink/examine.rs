@@ -1,6 +1,7 @@
 //! What is looked at when a run begins and not at every connection; and for `loader check` alone, what takes longer or tries
 //! something.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Error;
@@ -13,6 +14,8 @@ use crate::ledger::LeaseId;
 use crate::message::Message;
 use crate::postgres::{Roots, Servers, Tls};
 
+/// The item that tells whether the connection is.
+const ENCRYPTED: &str = "database.tls";
 /// How far clocks may be apart, in seconds, beyond the time that asking takes.
 const SKEW: f64 = 2.0;
 
@@ -24,7 +27,7 @@ const ENCRYPTION: &str = "
 impl Sink {
     /// Looks at encryption and clocks: where a run begins, too.
     pub(crate) async fn glance(&self, servers: &Servers) -> Vec<Finding> {
-        [("database.tls", self.encryption(servers.tls()).await), ("database.clock", self.clock().await)]
+        [(ENCRYPTED, self.encryption(servers.tls()).await), ("database.clock", self.clock().await)]
             .map(|(item, finding)| finding.unwrap_or_else(|error| unknown(item, &error)))
             .into()
     }
@@ -36,13 +39,12 @@ impl Sink {
     }
 
     async fn encryption(&self, tls: &Tls) -> Result<Finding, Error> {
-        const ITEM: &str = "database.tls";
         let row = self.client.query_one(ENCRYPTION, &[]).await?;
         let (encrypted, version): (bool, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         let version = version.unwrap_or_default();
         Ok(if encrypted && matches!(tls.roots, Roots::None) {
             Finding::warning(
-                ITEM,
+                ENCRYPTED,
                 format!(
                     "the connection is encrypted by {version}, and nobody verifies that the server is the right one: use \
                      sslmode=verify-full"
@@ -50,17 +52,11 @@ impl Sink {
             )
         } else if encrypted {
             Finding::ok(
-                ITEM,
+                ENCRYPTED,
                 format!("the connection is encrypted by {version}, and the server's certificate verified"),
             )
-        } else if row.try_get(2)? {
-            Finding::ok(ITEM, "the connection is not encrypted, and does not leave this machine")
         } else {
-            Finding::warning(
-                ITEM,
-                "the connection is not encrypted, so raw events cross the network in the clear: use \
-                 sslmode=verify-full, unless the network is a private one",
-            )
+            unencrypted(row.try_get(2)?, self.address)
         })
     }
 
@@ -92,6 +88,26 @@ impl Sink {
             Ok(_) => Finding::ok(ITEM, "an event without keys went through the inbox, and was rolled back"),
             Err(fault) => Finding::failed(ITEM, fault.error.to_string()),
         }
+    }
+}
+
+/// Whether that matters, for a server on the same machine by its own account, or at this address.
+fn unencrypted(same_machine: bool, address: Option<IpAddr>) -> Finding {
+    if same_machine {
+        Finding::ok(ENCRYPTED, "the connection is not encrypted, and does not leave this machine")
+    } else if address.is_some_and(|address| address.to_canonical().is_loopback()) {
+        // A container's port, most often, or a tunnel.
+        Finding::ok(
+            ENCRYPTED,
+            "the connection is not encrypted, and goes to a port of this machine: if that leads elsewhere, it has to \
+             encrypt",
+        )
+    } else {
+        Finding::warning(
+            ENCRYPTED,
+            "the connection is not encrypted, so raw events cross the network in the clear: use \
+             sslmode=verify-full, unless the network is a private one",
+        )
     }
 }
 
@@ -131,6 +147,15 @@ pub(crate) fn compare_clocks(
 mod tests {
     use super::*;
     use crate::finding::Status;
+
+    #[test]
+    fn without_encryption_it_matters_where_the_server_is() {
+        let status = |same_machine, address: &str| unencrypted(same_machine, address.parse().ok()).status;
+        assert_eq!(status(true, "192.0.2.1"), Status::Ok);
+        assert_eq!(["127.0.0.1", "::1", "::ffff:127.0.0.1"].map(|a| status(false, a)), [Status::Ok; 3]);
+        // None is a Unix socket, which Postgres itself says is on the same machine.
+        assert_eq!(["192.0.2.1", "172.17.0.2", "none"].map(|a| status(false, a)), [Status::Warning; 3]);
+    }
 
     #[test]
     fn clocks_are_compared_by_what_is_sure() {

@@ -14,7 +14,8 @@
 //! | `duplicates` | the same message again: redelivered, twice at once, in the hands of two loaders |
 //! | `leases` | what is in hand stays ours until its delete is confirmed |
 //! | `poison` | a message that the database refuses, or goes down over, blocks no other |
-//! | `queues` | several queues, FIFO queues, throttling, expired credentials, pollers |
+//! | `queues` | several queues, FIFO queues, throttling, pollers |
+//! | `credentials` | where AWS credentials come from, and that they are loaded anew |
 //! | `reconnecting` | a database that goes away, hangs or takes no writes |
 //! | `tls` | connections to `PostgreSQL` by TLS, and where passwords come from |
 //! | `stopping` | SIGTERM and SIGINT |
@@ -40,6 +41,7 @@ mod commit;
 mod common;
 mod core_dump;
 mod counting;
+mod credentials;
 mod dashboard;
 mod deletes;
 mod duplicates;

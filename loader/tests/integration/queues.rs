@@ -1,7 +1,6 @@
-//! Queues: several of them, FIFO queues, and services that throttle, fail, or no longer know the credentials.
+//! Queues: several of them, FIFO queues, and services that throttle or fail.
 
 use std::collections::HashMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use sqs_stub::{Event, Faults, Server};
@@ -119,38 +118,6 @@ async fn a_receive_call_that_hangs_is_given_up() {
         // Whether SQS had handed anything over or not: what it had comes back.
         let ended = loader.end().await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(20));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn expired_credentials_are_loaded_anew() {
-    World::run(async |world| {
-        let stub = stub();
-        let file = std::env::temp_dir().join(format!("pg_mask-{}-credentials", world.name));
-        let write = |key: &str| {
-            let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
-            fs::write(&file, text).unwrap();
-        };
-        write("OLD");
-        stub.fill(&world.name, 50, event);
-        let loader = world
-            .loader()
-            .at(&stub.url())
-            .without("AWS_ACCESS_KEY_ID")
-            .without("AWS_SECRET_ACCESS_KEY")
-            .env("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap())
-            .start();
-        eventually("the first messages", async || stub.counters().deleted == 50).await;
-        // Another program has written new ones, and the old ones are worth nothing any more.
-        stub.set_faults(Faults { expired_keys: vec!["OLD".into()], ..Faults::default() });
-        write("NEW");
-        stub.fill(&world.name, 50, |n| event(100 + n));
-        eventually("the others", async || stub.counters().deleted == 100).await;
-        fs::remove_file(&file).unwrap();
-        let ended = loader.stop().await.expect(0).says(&["ExpiredToken", "loaded anew"]);
-        assert!(!ended.output().contains("secret"));
-        assert_eq!(ended.summary(), Summary::stored(100));
     })
     .await;
 }

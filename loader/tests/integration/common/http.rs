@@ -17,8 +17,17 @@ pub(super) struct Message {
 impl Message {
     /// An answer that the proxy makes up.
     pub(super) fn answer(status: u16, body: &serde_json::Value) -> Self {
-        let headers = vec![("content-type".to_owned(), "application/x-amz-json-1.0".to_owned())];
-        Self { start: format!("HTTP/1.1 {status} Made-Up"), headers, body: body.to_string().into_bytes() }
+        Self::made_up(status, "application/x-amz-json-1.0", body.to_string())
+    }
+
+    /// The same as STS answers.
+    pub(super) fn xml(status: u16, body: String) -> Self {
+        Self::made_up(status, "text/xml", body)
+    }
+
+    fn made_up(status: u16, content_type: &str, body: String) -> Self {
+        let headers = vec![("content-type".to_owned(), content_type.to_owned())];
+        Self { start: format!("HTTP/1.1 {status} Made-Up"), headers, body: body.into_bytes() }
     }
 
     /// The first header of this name, which is given in lower case.

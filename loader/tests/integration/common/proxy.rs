@@ -29,6 +29,15 @@ pub(crate) struct Delivery {
     pub(crate) receipt: String,
 }
 
+/// Whose a call is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Signature {
+    pub(crate) operation: String,
+    /// The access key id; empty where the call is not signed.
+    pub(crate) key: String,
+    pub(crate) region: String,
+}
+
 /// What has gone through.
 #[derive(Default)]
 struct Calls {
@@ -37,6 +46,8 @@ struct Calls {
     deletes: Mutex<Vec<Vec<String>>>,
     /// The message attributes that receive calls asked for.
     attributes: Mutex<BTreeSet<String>>,
+    /// Who made which call.
+    signatures: Mutex<BTreeSet<Signature>>,
     /// Receive calls that are not answered yet.
     receiving: AtomicUsize,
     /// The one call that is denied.
@@ -102,6 +113,11 @@ impl Proxy {
     /// The message attributes that were asked for so far.
     pub(crate) fn attributes(&self) -> BTreeSet<String> {
         self.calls.attributes.lock().unwrap().clone()
+    }
+
+    /// Whose the calls so far were, each kind of call once.
+    pub(crate) fn signatures(&self) -> BTreeSet<Signature> {
+        self.calls.signatures.lock().unwrap().clone()
     }
 
     /// The receipts of each delete call so far, whatever became of it.
@@ -177,14 +193,12 @@ struct Connection {
 impl Connection {
     async fn serve(self, mut client: BufReader<TcpStream>) -> Result<()> {
         while let Some(request) = Message::read(&mut client).await? {
-            let operation = request.header("x-amz-target").and_then(|target| target.split('.').next_back());
+            let operation = operation(&request);
+            let operation = operation.as_deref();
+            self.note_signature(operation, &request);
             let denied = operation.is_some() && self.calls.denied.lock().unwrap().as_deref() == operation;
             let answer = match operation {
-                _ if denied => {
-                    let denial =
-                        json!({"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "denied"});
-                    Some(Message::answer(403, &denial))
-                }
+                _ if denied => Some(denial(&request)),
                 Some("ReceiveMessage") => {
                     self.note_attributes(&request.json());
                     self.calls.receiving.fetch_add(1, SeqCst);
@@ -204,6 +218,18 @@ impl Connection {
             answer.write(&mut client, true).await?;
         }
         Ok(())
+    }
+
+    fn note_signature(&self, operation: Option<&str>, request: &Message) {
+        // AWS4-HMAC-SHA256 Credential=KEY/20261124/us-east-1/sqs/aws4_request, …
+        let scope = request.header("authorization").and_then(|value| value.split_once("Credential="));
+        let mut scope = scope.map_or("", |(_, scope)| scope).split('/');
+        let (key, region) = (scope.next().unwrap_or_default(), scope.nth(1).unwrap_or_default());
+        self.calls.signatures.lock().unwrap().insert(Signature {
+            operation: operation.unwrap_or_default().to_owned(),
+            key: key.to_owned(),
+            region: region.to_owned(),
+        });
     }
 
     fn note_attributes(&self, call: &Value) {
@@ -260,6 +286,25 @@ impl Connection {
         };
         Ok(Some(answer))
     }
+}
+
+/// That there is no right to a call.
+fn denial(request: &Message) -> Message {
+    if request.header("x-amz-target").is_some() {
+        let denial = json!({"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "denied"});
+        return Message::answer(403, &denial);
+    }
+    let error = "<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>denied</Message></Error>";
+    Message::xml(403, format!("<ErrorResponse>{error}</ErrorResponse>"))
+}
+
+/// What is called: of SQS by a header, of STS in a form.
+fn operation(request: &Message) -> Option<String> {
+    if let Some(target) = request.header("x-amz-target") {
+        return target.split('.').next_back().map(str::to_owned);
+    }
+    let form = std::str::from_utf8(&request.body).ok()?;
+    form.split('&').find_map(|field| field.strip_prefix("Action=")).map(str::to_owned)
 }
 
 /// Sends a request to the real server, on a connection of its own, and returns the answer.
