@@ -11,7 +11,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 use super::options::{KNOWN, Use, Values, label};
-use super::tls::{Mode, Roots, Tls};
+use super::tls::{Mode, Revoked, Roots, Tls};
 use super::{Host, Password, Servers, conninfo, service};
 use crate::error::Error;
 
@@ -268,28 +268,11 @@ fn tls(values: &Values, home: Option<&Path>, hosts: &[Host]) -> Result<Tls, Erro
     };
     // The list at home is of the CA at home, and not of all that the system trusts.
     let own_crl = file("sslcrl", "root.crl").filter(|_| !system || values.get("sslcrl").is_some());
-    let revoked = revoked(values, own_crl)?;
+    let revoked = Revoked { file: own_crl, folder: values.get("sslcrldir").map(PathBuf::from) };
     if roots == Roots::None && (values.get("sslcrl").is_some() || values.get("sslcrldir").is_some()) {
         return refused("sslcrl and sslcrldir need sslrootcert: no certificate is verified without it");
     }
     Ok(Tls { mode, roots, revoked, identity, versions, sni, direct })
-}
-
-/// The files with lists of revoked certificates: one, and all in a folder that `openssl rehash` has given its names.
-fn revoked(values: &Values, file: Option<PathBuf>) -> Result<Vec<PathBuf>, Error> {
-    let mut files: Vec<PathBuf> = file.into_iter().collect();
-    if let Some(folder) = values.get("sslcrldir") {
-        let unreadable = |error| Error::Config(format!("sslcrldir: {folder} cannot be read: {error}"));
-        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            let is_list =
-                |extension: &str| extension.strip_prefix('r').is_some_and(|n| n.parse::<u32>().is_ok());
-            if path.extension().and_then(|extension| extension.to_str()).is_some_and(is_list) {
-                files.push(path);
-            }
-        }
-    }
-    Ok(files)
 }
 
 /// The versions of TLS between two bounds. Older ones than 1.2 are never spoken.

@@ -181,12 +181,14 @@ fn modes_and_files_of_tls_are_libpqs() {
     }
     let found = tls("sslmode=require");
     assert_eq!(found.roots, Roots::File(own("root.crt")));
-    assert_eq!(found.revoked, [own("root.crl")]);
+    assert_eq!(found.revoked, Revoked { file: Some(own("root.crl")), folder: None });
     assert_eq!(found.identity, Some((own("postgresql.crt"), own("postgresql.key"))));
     assert_eq!(tls("sslcertmode=disable").identity, None);
     assert_eq!(tls("sslrootcert=f").roots, Roots::File("f".into()));
     assert_eq!(tls("sslcert=c sslkey=k").identity, Some(("c".into(), "k".into())));
-    assert_eq!(tls("sslrootcert=system").revoked, Vec::<PathBuf>::new());
+    assert_eq!(tls("sslrootcert=system").revoked, Revoked::default());
+    let folder = Revoked { file: Some(own("root.crl")), folder: Some("d".into()) };
+    assert_eq!(tls("sslrootcert=f sslcrldir=d").revoked, folder);
     fs::remove_dir_all(&home).unwrap();
 
     let system = with(Some("sslrootcert=system"), &[]).unwrap().tls;

@@ -36,13 +36,20 @@ pub(crate) enum Roots {
     System,
 }
 
+/// Where lists of revoked certificates are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Revoked {
+    pub(crate) file: Option<PathBuf>,
+    /// A folder of more of them.
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// How to do TLS. The files are read for each connection, as libpq does: certificates are renewed while the loader runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     pub(crate) mode: Mode,
     pub(crate) roots: Roots,
-    /// Files of revoked certificates.
-    pub(crate) revoked: Vec<PathBuf>,
+    pub(crate) revoked: Revoked,
     /// Our own certificate and its key, if the server wants one.
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
     pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
@@ -97,8 +104,8 @@ impl Tls {
             ));
         }
         let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
-        if !self.revoked.is_empty() {
-            builder = builder.with_crls(self.revocations()?).enforce_revocation_expiration();
+        if self.revoked != Revoked::default() {
+            builder = builder.with_crls(self.revoked.lists()?).enforce_revocation_expiration();
         }
         let chain = builder.build().map_err(|error| {
             Error::Config(format!("sslcrl: the revocation lists cannot be used: {error}"))
@@ -106,14 +113,38 @@ impl Tls {
         let asked = Asked::Signature { chain, trusted, name: self.mode == Mode::VerifyFull };
         Ok(Verifier { asked, algorithms })
     }
+}
 
-    fn revocations(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+impl Revoked {
+    fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+        let mut files = Vec::new();
+        if let Some(folder) = &self.folder {
+            let broken = |why: String| Error::Config(format!("sslcrldir: {} {why}", folder.display()));
+            let unreadable = |error| broken(format!("cannot be read: {error}"));
+            for entry in fs::read_dir(folder).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                if is_rehashed_list(&path) {
+                    files.push(path);
+                }
+            }
+            // Or a folder that nobody has rehashed would mean that nothing is ever revoked.
+            if files.is_empty() {
+                return Err(broken("has no revocation list: name them by `openssl rehash`".into()));
+            }
+        }
+        files.extend(self.file.clone());
         let mut lists = Vec::new();
-        for file in &self.revoked {
+        for file in &files {
             lists.extend(pem_items("sslcrl", "certificate revocation list", file)?);
         }
         Ok(lists)
     }
+}
+
+/// Whether a file's name is one that `openssl rehash` gives to revocation lists, as `5a1b2c3d.r0`.
+fn is_rehashed_list(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.and_then(|e| e.strip_prefix('r')).is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Read only when they are asked for: it takes some milliseconds.

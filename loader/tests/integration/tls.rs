@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,6 +166,25 @@ async fn a_revoked_certificate_is_refused_and_said() {
         .await;
     let others = turn.server.path("not_revoked.crl");
     is_let_in(&turn, &[variables[0], variables[1], ("PGSSLCRL", &others)]).await;
+
+    // A folder of lists, by the names that OpenSSL looks for.
+    let folder = turn.server.path("revocations");
+    let variables = [variables[0], variables[1], ("PGSSLCRLDIR", &folder)];
+    fs::create_dir(&folder).unwrap();
+    let rehash = || assert!(Command::new("openssl").args(["rehash", &folder]).status().unwrap().success());
+    let replace = |list: &str| {
+        fs::copy(list, format!("{folder}/list.pem")).unwrap();
+    };
+    replace(&revoked);
+    // Nothing is ever revoked by lists that nobody finds.
+    let (ended, _) = turn.try_loader("either", &variables).await;
+    ended.expect(2).says(&["sslcrldir: ", &folder, "openssl rehash"]);
+    rehash();
+    is_refused(&turn, &variables, &["has been revoked"]).await;
+    assert_eq!(turn.try_psql("either", &variables).await.1, Outcome::Refused);
+    replace(&others);
+    is_let_in(&turn, &variables).await;
+    assert_eq!(turn.try_psql("either", &variables).await.1, Outcome::Tls);
 }
 
 #[tokio::test]
