@@ -181,7 +181,7 @@ impl Cli {
         if let Some(file) = std::env::var_os("LOADER_ENV_FILE").filter(|file| !file.is_empty()) {
             read_env_file(&PathBuf::from(file))?;
         }
-        let matches = Self::command().get_matches();
+        let matches = Self::command().try_get_matches().unwrap_or_else(|error| usage(&error));
         let mut cli = Self::from_arg_matches(&matches).map_err(|e| Error::Config(e.to_string()))?;
         let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
         let in_the_open = matches.value_source("database_url") == Some(ValueSource::CommandLine);
@@ -195,6 +195,24 @@ impl Cli {
         config.validate()?;
         Ok(cli)
     }
+}
+
+/// Prints help, version, or what is wrong with the command line, and exits.
+fn usage(error: &clap::Error) -> ! {
+    use clap::error::{ContextKind, ContextValue};
+    // A connection string without its quotes falls into arguments of their own, and one of them may be the password.
+    let holds_a_string = |value: &ContextValue| {
+        let ContextValue::String(text) = value else { return false };
+        text.contains('=') || text.contains("://")
+    };
+    let unexpected = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    if error.use_stderr() && unexpected.iter().any(|kind| error.get(*kind).is_some_and(holds_a_string)) {
+        let kind = clap::error::ErrorKind::UnknownArgument;
+        let text = "an argument that is not expected here has a = or :// in it, and is not shown, as it may hold a password. \
+                    Are there quotes around what follows --database-url?";
+        Cli::command().error(kind, text).exit();
+    }
+    error.exit()
 }
 
 /// Sets the variables of `file` that are not set yet. To be called while there is but one thread.

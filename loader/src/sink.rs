@@ -261,7 +261,7 @@ impl Sink {
                 if reason.is_closed() { "the server closed it".into() } else { fault::describe(&reason) };
             return format!("the connection was lost: {reason}");
         }
-        fault::describe(error)
+        fault::describe_storing(error)
     }
 }
 

@@ -50,6 +50,23 @@ fn a_bad_value_is_a_usage_error_wherever_it_comes_from() {
 }
 
 #[test]
+fn a_usage_error_shows_no_password() {
+    for args in [
+        ["--database-url", "host=h", "password=hunter2"].as_slice(),
+        &["check", "--database-url", "host=h", "password=hunter2"],
+        &["postgres://u:hunter2@h/d"],
+        &["--databaseurl=postgres://u:hunter2@h/d"],
+    ] {
+        let output = loader(args, &[]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+        assert!(!text(&output).contains("hunter2"), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains("--database"), "{args:?}: {}", text(&output));
+    }
+    // Others are shown.
+    assert!(text(&loader(&["--no-such-option"], &[])).contains("'--no-such-option'"));
+}
+
+#[test]
 fn the_command_line_wins_over_the_environment() {
     let bad = ("LOADER_VISIBILITY", "5");
     assert_eq!(loader(&[], &[NOWHERE, bad]).status.code(), Some(2));

@@ -122,6 +122,11 @@ impl Values {
         }
     }
 
+    /// Whether an option is set, and to nothing.
+    pub(super) fn is_empty(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(String::is_empty)
+    }
+
     /// The value of an option. An empty one is none: it only keeps others from saying something.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -34,8 +34,9 @@ pub(super) fn look_up(file: &Path, login: &Login) -> Option<String> {
         );
         return None;
     }
-    match fs::read_to_string(file) {
-        Ok(text) => find(&text, login),
+    match fs::read(file) {
+        // A line of another encoding is no reason to ignore those that fit.
+        Ok(text) => find(&String::from_utf8_lossy(&text), login),
         Err(error) => {
             warn!("the password file {} is ignored, as it cannot be read: {error}", file.display());
             None
@@ -62,41 +63,48 @@ fn find(text: &str, login: &Login) -> Option<String> {
             let rest = [host, &*port, login.database, login.user]
                 .iter()
                 .try_fold(line, |rest, value| after_field(rest, value))?;
-            Some(field(rest).0)
+            Some(password(rest))
         })
 }
 
-/// What follows the first field of `line`, if that is `*` or this value.
+/// What follows the first field of `line`, if that is `*` or this value. As libpq compares them, the field ends where the value
+/// does: an IPv6 address needs no backslashes.
 fn after_field<'l>(line: &'l str, value: &str) -> Option<&'l str> {
     if let Some(rest) = line.strip_prefix("*:") {
         return Some(rest);
     }
-    let (first, rest) = field(line);
-    rest.filter(|_| first == value)
+    let (mut value, mut line) = (value.chars(), line.chars());
+    loop {
+        let character = match line.next()? {
+            ':' if value.as_str().is_empty() => return Some(line.as_str()),
+            '\\' => line.next()?,
+            other => other,
+        };
+        if value.next()? != character {
+            return None;
+        }
+    }
 }
 
-/// The first field of `line`, which ends at a colon without a backslash before it, and what is behind that colon.
-fn field(line: &str) -> (String, Option<&str>) {
-    let mut field = String::new();
+/// The password that `line` begins with, which ends at a colon without a backslash before it.
+fn password(line: &str) -> String {
+    let mut password = String::new();
     let mut characters = line.chars();
     while let Some(character) = characters.next() {
         match character {
-            ':' => return (field, Some(characters.as_str())),
-            '\\' => match characters.next() {
-                Some(literal) => field.push(literal),
-                None => field.push('\\'),
-            },
-            other => field.push(other),
+            ':' => break,
+            '\\' => password.push(characters.next().unwrap_or('\\')),
+            other => password.push(other),
         }
     }
-    (field, None)
+    password
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn password(text: &str) -> Option<String> {
+    fn found(text: &str) -> Option<String> {
         find(text, &Login { host: "h:1", port: 5432, database: "d", user: r"u\v" })
     }
 
@@ -111,6 +119,8 @@ mod tests {
             ("*:*:other:*:a", None),
             ("*:*:*:*", None),
             ("h:1:5432:d:u:a", None),
+            (r"h:1:5432:d:u\\v:a", Some("a")),
+            (r"h:1", None),
             // A star stands for anything only by itself.
             ("h*:*:*:*:a", None),
             // The password ends at a colon, too, unless that is escaped.
@@ -118,7 +128,7 @@ mod tests {
             (r"*:*:*:*:a\", Some(r"a\")),
             ("*:*:*:*: a #b ", Some(" a #b ")),
         ] {
-            assert_eq!(password(text).as_deref(), expected, "{text}");
+            assert_eq!(found(text).as_deref(), expected, "{text}");
         }
     }
 
@@ -133,7 +143,7 @@ mod tests {
     fn a_file_that_others_can_read_is_ignored() {
         let file = std::env::temp_dir().join(format!("pg_mask-passfile-{}", std::process::id()));
         let login = Login { host: "h", port: 1, database: "d", user: "u" };
-        fs::write(&file, "*:*:*:*:secret").unwrap();
+        fs::write(&file, b"# \xe9\n*:*:*:*:secret").unwrap();
         for (mode, expected) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(look_up(&file, &login).is_some(), expected, "{mode:o}");

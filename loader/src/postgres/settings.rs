@@ -24,11 +24,26 @@ const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 /// hours.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Options that an empty value, as a template makes it from a variable that is not set, must not silently weaken. libpq
+/// refuses it as well.
+const MODES: [&str; 7] = [
+    "sslmode",
+    "channel_binding",
+    "sslcertmode",
+    "sslnegotiation",
+    "gssencmode",
+    "target_session_attrs",
+    "load_balance_hosts",
+];
+
 /// A variable of the environment; of `HOME` the system's own idea where the environment has none.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    // What is not UTF-8 becomes something that is not there, and so an error: it must not count as not set.
+    let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     if name == "HOME" {
-        value.or_else(|| std::env::home_dir()?.into_os_string().into_string().ok())
+        value
+            .filter(|value| !value.is_empty())
+            .or_else(|| std::env::home_dir()?.into_os_string().into_string().ok())
     } else {
         value
     }
@@ -40,12 +55,12 @@ pub(crate) fn has_password(url: &str) -> bool {
 }
 
 impl Servers {
-    /// Puts all settings together. `env` looks a variable up; one that is set but empty counts as not set.
+    /// Puts all settings together. `env` looks a variable up.
     ///
     /// The errors quote no value but names of files, services and modes: what is not in its place may be a password.
     pub(crate) fn resolve(url: Option<&str>, env: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
         let values = gather(url, &env)?;
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
         refuse_what_is_not_supported(&values)?;
         let home = env("HOME").map(PathBuf::from);
         let user = match values.get("user") {
@@ -80,8 +95,11 @@ fn gather(url: Option<&str>, env: &impl Fn(&str) -> Option<String>) -> Result<Va
              password percent-encoded, or key=value pairs"
         ))
     })?;
-    values.fill_in_all(service::read(&values, env)?);
+    let not_empty = |name: &str| env(name).filter(|value| !value.is_empty());
+    values.fill_in_all(service::read(&values, &not_empty)?);
     for option in &KNOWN {
+        let env: &dyn Fn(&str) -> Option<String> =
+            if MODES.contains(&option.name) { env } else { &not_empty };
         if let Some(value) = option.variable.and_then(env) {
             values.fill_in(option.name, value);
         }
@@ -94,6 +112,9 @@ fn gather(url: Option<&str>, env: &impl Fn(&str) -> Option<String>) -> Result<Va
 }
 
 fn refuse_what_is_not_supported(values: &Values) -> Result<(), Error> {
+    if let Some(name) = MODES.iter().find(|name| values.is_empty(name)) {
+        return Err(Error::Config(format!("{} is empty: give it a value, or leave it out", label(name))));
+    }
     for option in &KNOWN {
         let Some(value) = values.get(option.name) else { continue };
         match option.used {

@@ -160,6 +160,14 @@ fn what_is_less_than_was_asked_for_is_refused() {
         assert!(refusal.contains(word), "{url}: {refusal}");
     }
     assert!(refusal(None, &[("PGREQUIREAUTH", "none")]).contains("PGREQUIREAUTH"));
+    for name in MODES {
+        let stricter = [("PGSSLMODE", "verify-full"), ("PGCHANNELBINDING", "require")];
+        assert!(refusal(Some(&format!("{name}=''")), &stricter).contains(&format!("{name} (")), "{name}");
+        let variable = KNOWN.iter().find(|option| option.name == name).unwrap().variable.unwrap();
+        assert!(refusal(None, &[(variable, "")]).contains("is empty"), "{variable}");
+    }
+    // Where nothing is a value of its own.
+    with(Some("sslrootcert='' host=''"), &[("PGPASSWORD", ""), ("PGPORT", "")]).unwrap();
     for url in
         ["gssencmode=prefer", "sslcompression=1 client_encoding=LATIN1", "ssl_min_protocol_version=TLSv1"]
     {

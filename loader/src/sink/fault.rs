@@ -118,10 +118,25 @@ pub(super) fn describe(error: &PgError) -> String {
     }
 }
 
-/// Whether the message, whatever its code, may hold a value: a function can raise any code with any words, and a syntax
-/// error quotes the statement that a function has put together.
+/// The same of an error that came while events were in the server's hands. A function may have made the name that is not
+/// there, of a table or a column, of a value.
+pub(super) fn describe_storing(error: &PgError) -> String {
+    match error.as_db_error() {
+        Some(db) if names_what_it_misses(db) => told_without_words(db),
+        _ => describe(error),
+    }
+}
+
+fn names_what_it_misses(db: &DbError) -> bool {
+    let is_of = |class| db.code().code().starts_with(class);
+    // A right that is missing is one to something that is there.
+    (is_of("42") && db.routine() != Some("aclcheck_error")) || is_of("3D") || is_of("3F")
+}
+
+/// Whether the message, whatever its code, may hold a value: a function of PL/pgSQL or PL/Python can raise any code with any
+/// words, and a syntax error quotes the statement that a function has put together.
 fn may_quote(db: &DbError) -> bool {
-    db.routine() == Some("exec_stmt_raise") || *db.code() == SqlState::SYNTAX_ERROR
+    matches!(db.routine(), Some("exec_stmt_raise" | "PLy_elog_impl")) || *db.code() == SqlState::SYNTAX_ERROR
 }
 
 /// What the server refused, told without its message: that of a type's input function or of a trigger may quote the

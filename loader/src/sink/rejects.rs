@@ -114,7 +114,7 @@ impl Rejects {
     pub(crate) async fn redrive(&mut self, most: i32, keep: bool) -> Result<Redriven, Fault> {
         let result = self.attempt(most, keep).await;
         result.map_err(|e| {
-            let why = fault::describe(&e);
+            let why = fault::describe_storing(&e);
             let advice = if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
                 ". It takes INSERT on the inbox and EXECUTE on redrive_rejects(), as login_redriver has for login_inbox"
             } else if e.code() == Some(&SqlState::UNDEFINED_TABLE) {

@@ -1,6 +1,6 @@
 //! No log line of the loader holds an event or a value of one.
 
-use crate::common::{Canary, Depth, Proxy, World};
+use crate::common::{Canary, Depth, Proxy, World, event};
 
 #[tokio::test]
 async fn no_log_line_holds_a_body() {
@@ -47,6 +47,23 @@ async fn no_log_line_holds_a_body() {
             output += &ended.output();
             assert!(output.contains(&canary.marker));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_name_that_a_trigger_makes_of_a_value_is_in_the_log() {
+    World::run(async |world| {
+        world
+            .sql(
+                "CREATE FUNCTION route() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN EXECUTE format('INSERT INTO %I VALUES (1)', 'logins_' || NEW.user_id); RETURN NULL; END $$;
+                 CREATE TRIGGER route AFTER INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION route()",
+            )
+            .await;
+        world.queue.send(&[event(1)]).await;
+        let ended = world.loader().end().await.expect(4).says(&["SQLSTATE 42P01", "the server's log"]);
+        assert!(!ended.output().contains("user-1"), "a value of an event is in the log: {}", ended.output());
     })
     .await;
 }
