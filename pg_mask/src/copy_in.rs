@@ -258,7 +258,7 @@ impl Key {
             same.join(" AND ")
         );
         let types: Vec<_> = columns().map(|((_, kind), _)| array_oid(kind)).collect();
-        let present = Plan::prepare_generic(&sql, &types)?;
+        let present = Plan::prepare_generic_on(target.oid, &sql, &types)?;
         Ok(Self { id, others, present })
     }
 }

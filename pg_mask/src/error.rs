@@ -35,6 +35,8 @@ pub(crate) enum Error {
     NullArgument(&'static str),
     /// The definition is not the one that the view's owner gave, or of other relations.
     NotBound { inbox: String },
+    /// A name has come to mean another relation since the inbox was looked at.
+    Replaced,
     /// A NOT NULL column without a default that no rule fills: every event would be a reject.
     ColumnWithoutRule { column: String },
     /// The rules, or a trigger's argument, do not read as a definition.
@@ -195,6 +197,11 @@ impl From<Error> for ErrorReport {
             Error::NullArgument(name) => {
                 report(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" must not be NULL"))
             }
+            Error::Replaced => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "a relation that the inbox was attached to has another name by now".into(),
+            )
+            .set_hint("Its schema was renamed or replaced. Have the inbox's owner call attach_inbox() again."),
             Error::NotBound { inbox } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inbox \"{inbox}\" is not as its owner attached it"),

@@ -228,9 +228,9 @@ impl Inbox {
         Ok(Self {
             rules: Rules::new(columns).of_events_at(definition.envelope, definition.event.clone()),
             attributes,
-            target: Writer::new(target.name, &written, &conflict)?,
+            target: Writer::new(target.name, target.oid, &written, &conflict)?,
             copy_in,
-            rejects: Writer::new(rejects.name, &reject_columns, &Conflict::On(vec![0]))?,
+            rejects: Writer::new(rejects.name, rejects.oid, &reject_columns, &Conflict::On(vec![0]))?,
             check_deferred,
             sees_index: ["r", "p"].contains(&target.kind.as_str()),
             row_security: target.row_security,

@@ -13,6 +13,7 @@ use crate::batch::{self, By, Counts, Message, name_of};
 use crate::catalog::select;
 use crate::error::Error;
 use crate::inbox::Inbox;
+use crate::plan::Plan;
 use crate::security::{as_owner, function, may_call, may_insert};
 use crate::text::Text;
 use crate::trigger::argument_of;
@@ -53,7 +54,7 @@ pub(crate) fn redrive(
         alone_with_its_rejects(view, attached.function, &inbox)?;
         batch::open(view);
         let mut taken = 0;
-        let cursor = take(inbox.rejects.relation(), wanted)?;
+        let cursor = take(&inbox, wanted)?;
         loop {
             let fetched = next(&cursor, |message| {
                 let by = || By::new(inbox.clone(), attached.owner, attached.function);
@@ -90,7 +91,8 @@ fn alone_with_its_rejects(view: pg_sys::Oid, function: pg_sys::Oid, inbox: &Inbo
 ///
 /// Rejects that another session is taking are left to it. A reject is known by its place, since it may have no id; and the place by
 /// its table, since there may be partitions.
-fn take(rejects: &str, wanted: Wanted<'_>) -> Result<String, Error> {
+fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
+    let rejects = inbox.rejects.relation();
     let sql = format!(
         "WITH chosen AS MATERIALIZED (
             SELECT tableoid AS part, ctid AS place FROM {rejects}
@@ -114,7 +116,8 @@ fn take(rejects: &str, wanted: Wanted<'_>) -> Result<String, Error> {
         wanted.message_ids.into(),
         wanted.most.into(),
     ];
-    Spi::connect_mut(|client| Ok(client.try_open_cursor_mut(sql.as_str(), &arguments)?.detach_into_name()))
+    let types = arguments.each_ref().map(DatumWithOid::oid);
+    Plan::prepare_on(inbox.rejects_oid, &sql, &types)?.open_cursor(&arguments)
 }
 
 /// Hands over the next rejects, unmasked, and returns how many they were. Connects anew for that, as memory is freed when a

@@ -9,9 +9,16 @@ use pgrx::{IntoDatum, direct_function_call, pg_sys};
 
 use crate::error::Error;
 
-/// What the session of whoever inserts must not decide: which functions a name means, and which date a text.
-const SETTINGS: [(&CStr, &CStr); 3] =
-    [(c"search_path", c"pg_catalog, pg_temp"), (c"DateStyle", c"ISO, YMD"), (c"TimeZone", c"UTC")];
+/// What the session of whoever inserts must not decide: which functions a name means, which date a text, and whether the
+/// values of a statement are told to the client and to the log, as parts of its plan.
+const SETTINGS: [(&CStr, &CStr); 6] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"DateStyle", c"ISO, YMD"),
+    (c"TimeZone", c"UTC"),
+    (c"debug_print_parse", c"off"),
+    (c"debug_print_rewritten", c"off"),
+    (c"debug_print_plan", c"off"),
+];
 
 /// Runs `act` with the rights of `owner` and a search path that the caller cannot steer: triggers and constraints of
 /// the target run under it too, so with the session's own path a loader's role could slip functions under the owner.

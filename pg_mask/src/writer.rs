@@ -42,6 +42,7 @@ impl Writer {
     /// A writer of `columns` (name, form in which the values travel, type to cast to) of `relation`.
     pub(crate) fn new(
         relation: String,
+        oid: pg_sys::Oid,
         columns: &[(String, Kind, Option<String>)],
         conflict: &Conflict,
     ) -> Result<Self, Error> {
@@ -98,9 +99,15 @@ impl Writer {
                 present.join(" AND "),
                 same.join(" AND "),
             );
-            Some(Plan::prepare(&sql, &types(&key, &kinds))?)
+            Some(Plan::prepare_on(oid, &sql, &types(&key, &kinds))?)
         };
-        Ok(Self { relation, insert: Plan::prepare(&insert, &types(&all, &kinds))?, kinds, missing, key })
+        Ok(Self {
+            relation,
+            insert: Plan::prepare_on(oid, &insert, &types(&all, &kinds))?,
+            kinds,
+            missing,
+            key,
+        })
     }
 
     /// The relation, schema-qualified and quoted as SQL needs it.
