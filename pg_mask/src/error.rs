@@ -255,7 +255,7 @@ impl From<Error> for ErrorReport {
             )
             .set_hint(
                 "It needs message_id uuid, sent_at timestamptz, reason text, masked_body text and rejected_at \
-                 timestamptz, and no other column that must be given.",
+                 timestamptz, and no other column that must be given. The first two and masked_body must take NULL.",
             ),
             Error::NoCopy { target, obstacle } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -7,7 +7,7 @@ use masking::scheme::Masker;
 use masking::{Kind, Rows};
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::prelude::*;
 
 use crate::batch::{Counts, Messages};
@@ -93,9 +93,21 @@ pub(crate) fn store(
 pub(crate) fn reject(inbox: &Inbox, rejects: &Rejects, counts: &mut Counts) {
     for (class, rows) in rejects.by_class() {
         let memory = PgMemoryContexts::new("pg_mask rejects");
-        let written = in_context(&memory, || inbox.rejects.insert(rows, 0..rows.len()).or_raise());
+        let insert = || in_context(&memory, || inbox.rejects.insert(rows, 0..rows.len()).or_raise());
+        let written = PgTryBuilder::new(AssertUnwindSafe(insert))
+            .catch_others(|error| raise_without_detail(error))
+            .execute();
         counts.add_rejects(class, rows.len(), written);
     }
+}
+
+/// The detail quotes the row, and in it the masked event.
+fn raise_without_detail(error: CaughtError) -> ! {
+    if let CaughtError::PostgresError(report) = &error {
+        let code = report.sql_error_code();
+        ErrorReport::new(code, report.message().to_owned(), function_name!()).report(PgLogLevel::ERROR);
+    }
+    error.rethrow()
 }
 
 /// Whose fault an error is.

@@ -209,8 +209,14 @@ impl Inbox {
         let rejects = Relation::open(&definition.rejects)?;
         let found = rejects.attributes()?;
         for (name, kind) in REJECT_COLUMNS {
+            let takes_null = |attribute: &Attribute| {
+                !attribute.not_null || rejects.before_row_trigger || ["reason", "rejected_at"].contains(&name)
+            };
             let fits = |attribute: &Attribute| {
-                attribute.name == name && attribute.takes(kind) && attribute.limit().is_none()
+                attribute.name == name
+                    && attribute.takes(kind)
+                    && attribute.limit().is_none()
+                    && takes_null(attribute)
             };
             if !found.iter().any(fits) {
                 return Err(Error::RejectsColumns { rejects: rejects.name });

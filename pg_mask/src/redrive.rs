@@ -70,13 +70,19 @@ pub(crate) fn redrive(
 }
 
 /// A reject does not say which inbox it is of: from a table that two of them share, one would take the other's, and fill its own
-/// target with what its rules make of them.
+/// target with what its rules make of them. A table shares with its partitions, and with those that inherit from it.
 fn alone_with_its_rejects(view: pg_sys::Oid, function: pg_sys::Oid, inbox: &Inbox) -> Result<(), Error> {
     let others = select(
-        "SELECT t.tgrelid FROM pg_catalog.pg_depend d
+        "WITH RECURSIVE above(relation) AS (
+             SELECT $2 UNION SELECT inhparent FROM above JOIN pg_catalog.pg_inherits ON inhrelid = relation
+         ), below(relation) AS (
+             SELECT $2 UNION SELECT inhrelid FROM below JOIN pg_catalog.pg_inherits ON inhparent = relation
+         )
+         SELECT t.tgrelid FROM pg_catalog.pg_depend d
          JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
          JOIN pg_catalog.pg_trigger t ON t.tgrelid = w.ev_class AND t.tgfoid = $1
-         WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = $2 AND w.ev_class <> $3
+         WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND w.ev_class <> $3
+           AND d.refobjid IN (SELECT relation FROM above UNION SELECT relation FROM below)
          LIMIT 1",
         &[function.into(), inbox.rejects_oid.into(), view.into()],
         |row| row.get::<pg_sys::Oid>(1),

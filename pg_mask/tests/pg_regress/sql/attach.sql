@@ -50,6 +50,15 @@ DROP INDEX one_null;
 SELECT attach_error('{"a": {"copy": "a"}, "id": "message_id"}');
 \t off
 \pset format aligned
+-- Rejects may have no id, date or body. What one cannot be written for is said without the row, which has the masked event in it.
+ALTER TABLE thing_rejects ALTER message_id SET NOT NULL;
+SELECT error_of($$SELECT attach_inbox('thing_inbox', 'things', 'thing_rejects', '{"a": {"copy": "a"}}')$$);
+ALTER TABLE thing_rejects ALTER message_id DROP NOT NULL;
+CREATE TABLE few_rejects (LIKE thing_rejects INCLUDING ALL, CHECK (reason <> 'the body is not valid JSON'));
+SELECT attach_inbox('few_inbox', 'things', 'few_rejects', '{"a": {"copy": "a"}}');
+SELECT error_of($$INSERT INTO few_inbox (body) VALUES ('{"a": "secret')$$);
+DROP VIEW few_inbox;
+DROP TABLE few_rejects;
 -- Without a message id it works, and says what that means.
 SELECT attach_inbox('thing_inbox', 'things', 'thing_rejects', '{"a": {"copy": "a"}}');
 INSERT INTO thing_inbox (message_id, body) VALUES (id(1), '{"a":"1"}'), (id(1), '{"a":"1"}');

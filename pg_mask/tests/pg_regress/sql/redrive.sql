@@ -325,11 +325,20 @@ SELECT attach_inbox('more_inbox', 'few', 'parted', '{"v": {"copy": "w"}, "id": "
 SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
 SELECT error_of('SELECT * FROM redrive_rejects(''more_inbox'')');
 DROP VIEW more_inbox;
+-- A table shares with those that inherit from it, and with its partitions.
+CREATE TABLE few_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+CREATE TABLE heirs () INHERITS (few_rejects);
+ALTER TABLE heirs ADD UNIQUE (message_id);
+SELECT attach_inbox('few_inbox', 'few', 'few_rejects', '{"v": {"copy": "v"}, "id": "message_id"}');
+SELECT attach_inbox('more_inbox', 'few', 'heirs', '{"v": {"copy": "w"}, "id": "message_id"}');
+SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
+SELECT error_of('SELECT * FROM redrive_rejects(''more_inbox'')');
+DROP VIEW more_inbox;
 SELECT * FROM redrive_rejects('few_inbox');
 -- As it was.
 SET client_min_messages = warning;
 DROP VIEW few_inbox, no_inbox, rejects;
-DROP TABLE few, parted;
+DROP TABLE few, parted, heirs, few_rejects;
 DROP OWNED BY redriver;
 DROP ROLE redriver;
 ALTER SYSTEM RESET pg_mask.keyring_file;
