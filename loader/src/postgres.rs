@@ -18,6 +18,7 @@ mod passfile;
 mod service;
 mod settings;
 mod tls;
+mod trust;
 mod verify;
 
 use std::fmt;

@@ -11,7 +11,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, TargetSessionAttrs};
 
 use super::options::{KNOWN, Use, Values, label};
-use super::tls::{Mode, Revoked, Roots, Tls};
+use super::tls::{Mode, Roots, Tls};
+use super::trust::Revoked;
 use super::{Host, Password, Servers, conninfo, service};
 use crate::error::Error;
 
@@ -287,8 +288,9 @@ fn tls(values: &Values, home: Option<&Path>, hosts: &[Host]) -> Result<Tls, Erro
             }
         },
     };
-    // The list at home is of the CA at home, and not of all that the system trusts.
-    let own_crl = file("sslcrl", "root.crl").filter(|_| !system || values.get("sslcrl").is_some());
+    // The list at home is of the CA at home, and not of all that the system trusts; nor is it for who names others.
+    let elsewhere = system || values.get("sslcrldir").is_some();
+    let own_crl = file("sslcrl", "root.crl").filter(|_| !elsewhere || values.get("sslcrl").is_some());
     let revoked = Revoked { file: own_crl, folder: values.get("sslcrldir").map(PathBuf::from) };
     if roots == Roots::None && (values.get("sslcrl").is_some() || values.get("sslcrldir").is_some()) {
         return refused("sslcrl and sslcrldir need sslrootcert: no certificate is verified without it");

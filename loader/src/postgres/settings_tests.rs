@@ -195,8 +195,9 @@ fn modes_and_files_of_tls_are_libpqs() {
     assert_eq!(tls("sslrootcert=f").roots, Roots::File("f".into()));
     assert_eq!(tls("sslcert=c sslkey=k").identity, Some(("c".into(), "k".into())));
     assert_eq!(tls("sslrootcert=system").revoked, Revoked::default());
-    let folder = Revoked { file: Some(own("root.crl")), folder: Some("d".into()) };
-    assert_eq!(tls("sslrootcert=f sslcrldir=d").revoked, folder);
+    let revoked = |file: Option<&str>| Revoked { file: file.map(Into::into), folder: Some("d".into()) };
+    assert_eq!(tls("sslrootcert=f sslcrldir=d").revoked, revoked(None));
+    assert_eq!(tls("sslrootcert=f sslcrldir=d sslcrl=c").revoked, revoked(Some("c")));
     fs::remove_dir_all(&home).unwrap();
 
     let system = with(Some("sslrootcert=system"), &[]).unwrap().tls;

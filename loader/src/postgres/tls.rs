@@ -5,12 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, SupportedProtocolVersion};
 
+use super::trust::{Revoked, Trust};
 use super::verify::{Asked, Verifier};
 use crate::error::Error;
 
@@ -34,14 +34,6 @@ pub(crate) enum Roots {
     File(PathBuf),
     /// That of one which the system trusts.
     System,
-}
-
-/// Where lists of revoked certificates are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Revoked {
-    pub(crate) file: Option<PathBuf>,
-    /// A folder of more of them.
-    pub(crate) folder: Option<PathBuf>,
 }
 
 /// How to do TLS. The files are read for each connection, as libpq does: certificates are renewed while the loader runs.
@@ -95,56 +87,13 @@ impl Tls {
             Roots::File(file) => certificates("sslrootcert", file)?,
             Roots::System => system_roots()?,
         };
-        let mut store = RootCertStore::empty();
-        // What is no X.509 certificate of version 3 can sign none, and may stand in a system's store.
-        let (usable, _) = store.add_parsable_certificates(trusted.iter().cloned());
-        if usable == 0 {
-            return Err(Error::Config(
-                "sslrootcert: none of the certificates can be used. Root certificates must be of X.509 version 3".into(),
-            ));
-        }
-        let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
-        if self.revoked != Revoked::default() {
-            builder = builder.with_crls(self.revoked.lists()?).enforce_revocation_expiration();
-        }
-        let chain = builder.build().map_err(|error| {
-            Error::Config(format!("sslcrl: the revocation lists cannot be used: {error}"))
-        })?;
-        let asked = Asked::Signature { chain, trusted, name: self.mode == Mode::VerifyFull };
+        let lists = self.revoked.lists()?;
+        let asked = Asked::Signature {
+            trust: Trust::in_these(&trusted, &lists, provider)?,
+            name: self.mode == Mode::VerifyFull,
+        };
         Ok(Verifier { asked, algorithms })
     }
-}
-
-impl Revoked {
-    fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
-        let mut files = Vec::new();
-        if let Some(folder) = &self.folder {
-            let broken = |why: String| Error::Config(format!("sslcrldir: {} {why}", folder.display()));
-            let unreadable = |error| broken(format!("cannot be read: {error}"));
-            for entry in fs::read_dir(folder).map_err(unreadable)? {
-                let path = entry.map_err(unreadable)?.path();
-                if is_rehashed_list(&path) {
-                    files.push(path);
-                }
-            }
-            // Or a folder that nobody has rehashed would mean that nothing is ever revoked.
-            if files.is_empty() {
-                return Err(broken("has no revocation list: name them by `openssl rehash`".into()));
-            }
-        }
-        files.extend(self.file.clone());
-        let mut lists = Vec::new();
-        for file in &files {
-            lists.extend(pem_items("sslcrl", "certificate revocation list", file)?);
-        }
-        Ok(lists)
-    }
-}
-
-/// Whether a file's name is one that `openssl rehash` gives to revocation lists, as `5a1b2c3d.r0`.
-fn is_rehashed_list(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.and_then(|e| e.strip_prefix('r')).is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Read only when they are asked for: it takes some milliseconds.
@@ -165,7 +114,7 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
 }
 
 /// All items of a kind in a PEM file. There must be one. What stands in the file is in no error: it may be the key.
-fn pem_items<T: PemObject>(option: &str, what: &str, file: &Path) -> Result<Vec<T>, Error> {
+pub(super) fn pem_items<T: PemObject>(option: &str, what: &str, file: &Path) -> Result<Vec<T>, Error> {
     let broken = |why: &str| Error::Config(format!("{option}: {} {why}", file.display()));
     let items = T::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<T>, _>>);
     match items {

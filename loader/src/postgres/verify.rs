@@ -1,13 +1,13 @@
 //! What is asked of a server's certificate.
 
-use std::sync::Arc;
-
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::verify_server_name;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::trust::Trust;
 
 /// What a certificate must have.
 #[derive(Debug)]
@@ -16,9 +16,7 @@ pub(super) enum Asked {
     Nothing,
     /// A signature of one that is trusted.
     Signature {
-        chain: Arc<WebPkiServerVerifier>,
-        /// The trusted ones as they were read.
-        trusted: Vec<CertificateDer<'static>>,
+        trust: Trust,
         /// Whether it must be for the host, too.
         name: bool,
     },
@@ -40,16 +38,25 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Asked::Signature { chain, trusted, name } = &self.asked else {
+        let Asked::Signature { trust, name } = &self.asked else {
             return Ok(ServerCertVerified::assertion());
         };
-        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let pinned = trust.pinned.iter().find(|(pin, _)| pin == end_entity).map(|(_, chain)| chain);
+        let Some(chain) = pinned.or(trust.roots.as_ref()) else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let intermediates: Vec<_> = intermediates.iter().chain(&trust.between).cloned().collect();
+        match chain.verify_server_cert(end_entity, &intermediates, server_name, ocsp_response, now) {
             // The name comes last: all else is in order.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if !name => Ok(ServerCertVerified::assertion()),
-            // One that signed itself, as many a server's does, and is trusted as what it is. Its dates were looked at before.
-            Err(error) if is_of_a_ca(&error) && trusted.contains(end_entity) => {
+            // One that signed itself, as many a server's does, and is trusted as what it is. Its dates were looked at before,
+            // and whether it was revoked was not.
+            Err(error) if is_of_a_ca(&error) && trust.trusted.contains(end_entity) => {
+                if trust.revocable {
+                    return Err(CertificateError::UnknownRevocationStatus.into());
+                }
                 if *name {
                     verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 }

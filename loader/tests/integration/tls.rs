@@ -158,6 +158,36 @@ async fn an_expired_certificate_is_refused_and_said() {
 }
 
 #[tokio::test]
+async fn roots_and_revocation_lists_count_as_with_libpq() {
+    let turn = Turn::wait().await;
+    for (certificate, roots, lists, outcome) in [
+        ("good", "expired_ca.crt", "", Outcome::Refused),
+        // A pinned certificate signs no others.
+        ("by_none", "no_ca.crt", "", Outcome::Refused),
+        ("by_another", "both_cas.crt", "", Outcome::Tls),
+        ("by_another", "both_cas.crt", "of_both.crl", Outcome::Tls),
+        ("by_another", "both_cas.crt", "of_both_revoked.crl", Outcome::Refused),
+        // Of two lists the newer one counts, wherever it stands.
+        ("good", "ca.crt", "newer_last.crl", Outcome::Refused),
+        ("good", "ca.crt", "newer_first.crl", Outcome::Refused),
+        ("good", "ca.crt", "older.crl", Outcome::Tls),
+        // Nor is one that is trusted as what it is trusted where no list says that it is not revoked.
+        ("self_signed", "self_signed.crt", "revoked.crl", Outcome::Refused),
+    ] {
+        turn.server.take_certificate(certificate).await;
+        let (roots, list) = (turn.server.path(roots), turn.server.path(lists));
+        let mut variables = vec![("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &*roots)];
+        if !lists.is_empty() {
+            variables.push(("PGSSLCRL", &list));
+        }
+        let (ended, found) = turn.try_loader("either", &variables).await;
+        let (said, libpq) = turn.try_psql("either", &variables).await;
+        let case = format!("{certificate} {roots} {lists}: {} {said}", ended.output());
+        assert_eq!((found, libpq), (outcome, outcome), "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_certificate_is_refused_and_said() {
     let turn = Turn::wait().await;
     let (ca, revoked) = (turn.server.path("ca.crt"), turn.server.path("revoked.crl"));

@@ -17,10 +17,25 @@ const NOW: Years = (2020, 4000);
 impl Authority {
     /// A new one.
     pub(crate) fn new() -> Self {
-        let mut params = params("Some CA", &[], NOW);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self(CertifiedIssuer::self_signed(ca("Some CA", NOW), KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// One that this one has signed, with the serial number 7.
+    pub(crate) fn intermediate(&self) -> Self {
+        let mut params = ca("Some other CA", NOW);
+        params.serial_number = Some(SerialNumber::from(7));
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+    }
+
+    /// One whose certificate says that it is none, as that of a server.
+    pub(crate) fn that_is_none() -> Self {
+        let params = params("No CA", &["localhost"], NOW);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate as it was long ago, for the same key.
+    pub(crate) fn expired_certificate(&self) -> String {
+        ca("Some CA", (2010, 2012)).self_signed(self.0.key()).unwrap().pem()
     }
 
     /// Its own certificate.
@@ -42,6 +57,11 @@ impl Authority {
 
     /// A list of what it has revoked: what it has signed, or something else.
     pub(crate) fn revocations(&self, serial: u64) -> String {
+        self.revocations_of(2021, serial)
+    }
+
+    /// One that was made in this year.
+    pub(crate) fn revocations_of(&self, year: i32, serial: u64) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -49,7 +69,7 @@ impl Authority {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2021, 1, 1),
+            this_update: date_time_ymd(year, 1, 1),
             next_update: date_time_ymd(NOW.1, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
@@ -65,6 +85,13 @@ pub(crate) fn self_signed(names: &[&str], key: &KeyPair) -> String {
     let mut params = params("localhost", names, NOW);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.self_signed(key).unwrap().pem()
+}
+
+fn ca(common_name: &str, years: Years) -> CertificateParams {
+    let mut params = params(common_name, &[], years);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(common_name: &str, names: &[&str], years: Years) -> CertificateParams {

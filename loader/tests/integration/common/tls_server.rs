@@ -154,6 +154,7 @@ impl TlsServer {
 
     fn make_certificates(&self) {
         let (ca, other) = (Authority::new(), Authority::new());
+        let (between, none) = (ca.intermediate(), Authority::that_is_none());
         let key = KeyPair::generate().unwrap();
         let data = self.own.data();
         let names = ["localhost", "db.example"];
@@ -168,6 +169,8 @@ impl TlsServer {
             ("future.crt", ca.sign_for((3000, 3001), "server", &names, &key)),
             ("other_ca.crt", other.sign("server", &names, &key)),
             ("self_signed.crt", self_signed(&names, &key)),
+            ("by_another.crt", between.sign("server", &names, &key) + &between.certificate()),
+            ("by_none.crt", none.sign("server", &names, &key)),
         ] {
             let file = data.join(name);
             fs::write(&file, text).unwrap();
@@ -180,6 +183,20 @@ impl TlsServer {
         let (client, stranger) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         self.file("ca.crt", &ca.certificate());
         self.file("other_ca.crt", &other.certificate());
+        self.file("expired_ca.crt", &ca.expired_certificate());
+        self.file("no_ca.crt", &none.certificate());
+        self.file("both_cas.crt", &(ca.certificate() + &between.certificate()));
+        let of_both = |serial| ca.revocations(serial) + &between.revocations(8);
+        self.file("of_both_revoked.crl", &of_both(7));
+        self.file("of_both.crl", &of_both(8));
+        for (name, [first, second]) in [
+            ("newer_last", [(2021, 8), (2022, 7)]),
+            ("newer_first", [(2022, 7), (2021, 8)]),
+            ("older", [(2021, 7), (2022, 8)]),
+        ] {
+            let list = |(year, serial)| ca.revocations_of(year, serial);
+            self.file(&format!("{name}.crl"), &(list(first) + &list(second)));
+        }
         self.file("revoked.crl", &ca.revocations(7));
         self.file("not_revoked.crl", &ca.revocations(8));
         self.file("client.key", &client.serialize_pem());
