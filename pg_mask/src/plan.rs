@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use pgrx::datum::DatumWithOid;
+use pgrx::datum::{Datum, DatumWithOid};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::Error;
@@ -114,7 +114,7 @@ impl Plan {
         for argument in arguments {
             let datum = argument.datum();
             nulls.push(if datum.is_some() { b' ' } else { b'n' }.cast_signed());
-            values.push(datum.map_or(pg_sys::Datum::null(), |datum| datum.sans_lifetime()));
+            values.push(datum.map_or(pg_sys::Datum::null(), Datum::sans_lifetime));
         }
         // SAFETY: as for `run`. The portal has the plan for itself, and lives until it is closed or the transaction ends.
         unsafe {
