@@ -115,11 +115,14 @@ impl Use {
             }
             Err(_) => false,
         };
+        let signed_itself = certificate.issuer == certificate.subject;
         match may_sign {
-            false => Self::Itself,
             // Of a root nobody ever asks whether it was revoked.
-            true if revocable && certificate.issuer != certificate.subject => Self::Between,
+            true if revocable && !signed_itself => Self::Between,
             true => Self::Root,
+            false if signed_itself => Self::Itself,
+            // A server's that stands beside the CA which signed it.
+            false => Self::Nothing,
         }
     }
 }

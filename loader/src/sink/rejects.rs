@@ -23,7 +23,7 @@ const EXTENSION: &str = "
 
 /// From when to when rejects were rejected. By the server's clock, as `rejected_at` is.
 const TIMES: &str = "
-    SELECT now() - older, now() - newer, older < '0' OR newer < '0'
+    SELECT now() - older, now() - newer, now() - older > now() OR now() - newer > now()
     FROM (SELECT coalesce($1::text, '0')::interval AS older, $2::text::interval AS newer) AS given";
 
 /// Which rejects are meant: those that every one of these fits.
@@ -99,7 +99,8 @@ impl Rejects {
         let times = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, Option<bool>>(2)?));
         let (before, after, negative) = times().map_err(|e| fault::of_looking(&e))?;
         if negative == Some(true) {
-            // PostgreSQL reads '2 hours ago' so, and what is rejected once more would be taken for ever.
+            // PostgreSQL reads '2 hours ago' so, and what is rejected once more would be taken for ever. An interval's own
+            // sign does not tell: it has months of 30 days.
             return Err(no_intervals());
         }
         let call = format!(
@@ -122,7 +123,9 @@ impl Rejects {
             } else {
                 ""
             };
-            let text = format!("rejects were not put back: {why}{advice}. What was committed before stays so");
+            // Where the answer to COMMIT is lost, nobody knows: another run finds what is left.
+            let last = if e.is_closed() { ", and maybe the last batch was too" } else { "" };
+            let text = format!("rejects were not put back: {why}{advice}. What was committed before stays so{last}");
             fault::of_storing(&e, text)
         })
     }

@@ -90,7 +90,7 @@ async fn rejects_are_chosen_by_age_and_by_message_id() {
         let parameters: [&(dyn ToSql + Sync); 1] = [&&ids[..2]];
         assert_eq!(world.number(stored, &parameters).await, 2);
         assert!(says(world, "--newer-than 1hour").await.starts_with("taken 2, stored 2"));
-        for wrong in ["soon", "2hours-ago", "-1hour", "99999999999years"] {
+        for wrong in ["soon", "2hours-ago", "-1hour", "99999999999years", "P-12M361D"] {
             let ended = redrive(world, &format!("--older-than={wrong}")).await.end().await;
             ended.expect(2).says(&["take an interval that is not negative"]);
         }

@@ -164,6 +164,9 @@ async fn roots_and_revocation_lists_count_as_with_libpq() {
         ("good", "expired_ca.crt", "", Outcome::Refused),
         // A pinned certificate signs no others.
         ("by_none", "no_ca.crt", "", Outcome::Refused),
+        // Nor does one that a CA has signed stand for itself; beside that CA it is of no harm.
+        ("good", "server.crt", "", Outcome::Refused),
+        ("good", "ca_and_server.crt", "", Outcome::Tls),
         ("by_another", "both_cas.crt", "", Outcome::Tls),
         ("by_another", "both_cas.crt", "of_both.crl", Outcome::Tls),
         ("by_another", "both_cas.crt", "of_both_revoked.crl", Outcome::Refused),

@@ -185,6 +185,9 @@ impl TlsServer {
         self.file("other_ca.crt", &other.certificate());
         self.file("expired_ca.crt", &ca.expired_certificate());
         self.file("no_ca.crt", &none.certificate());
+        let good = fs::read_to_string(data.join("good.crt")).unwrap();
+        self.file("ca_and_server.crt", &(good.clone() + &ca.certificate()));
+        self.file("server.crt", &good);
         self.file("both_cas.crt", &(ca.certificate() + &between.certificate()));
         let of_both = |serial| ca.revocations(serial) + &between.revocations(8);
         self.file("of_both_revoked.crl", &of_both(7));
