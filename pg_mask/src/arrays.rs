@@ -1,7 +1,11 @@
 //! Values as a statement takes those of many rows: an array a column.
 
 use masking::Kind;
+use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
+
+use crate::flush::in_context;
+use crate::values::text;
 
 /// The type of an array of `kind`.
 pub(crate) fn array_oid(kind: Kind) -> pg_sys::Oid {
@@ -29,13 +33,7 @@ fn layout(kind: Kind) -> (pg_sys::Oid, i32, bool, u8) {
 /// A field as Postgres passes a value of its kind. It may point to the field, so it lives no longer.
 fn datum(kind: Kind, field: &[u8]) -> pg_sys::Datum {
     match kind {
-        Kind::Text => {
-            // No single text is near 2 GB: it came out of a Postgres value, of 1 GB at most.
-            let length = i32::try_from(field.len()).unwrap_or(i32::MAX);
-            #[expect(unsafe_code, reason = "calls Postgres")]
-            // SAFETY: pointer and length are those of one slice, which is copied.
-            unsafe { pg_sys::cstring_to_text_with_len(field.as_ptr().cast(), length) }.into()
-        }
+        Kind::Text => text(field),
         Kind::Integer | Kind::Date => pg_sys::Datum::from(i32::from_be_bytes(fixed(field))),
         Kind::Timestamp => pg_sys::Datum::from(i64::from_be_bytes(fixed(field))),
         Kind::Uuid => pg_sys::Datum::from(field.as_ptr()),
@@ -77,5 +75,53 @@ pub(crate) fn array<'r>(
             alignment.cast_signed(),
         )
         .into()
+    }
+}
+
+/// Oids as a Postgres array in the current memory context.
+pub(crate) fn array_of_oids(oids: &[pg_sys::Oid]) -> pg_sys::Datum {
+    let mut elements: Vec<pg_sys::Datum> = oids.iter().map(|oid| (*oid).into()).collect();
+    let length = i32::try_from(elements.len()).unwrap_or(i32::MAX);
+    let alignment = pg_sys::TYPALIGN_INT.cast_signed();
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: the vector has the length given; the layout is that of the type oid, which never changes.
+    unsafe { pg_sys::construct_array(elements.as_mut_ptr(), length, pg_sys::OIDOID, 4, true, alignment) }
+        .into()
+}
+
+/// Rows as a Postgres array of the row type of an open relation, in the current memory context. `fill` sets the values of
+/// a row's columns by their numbers; what it does not set is NULL.
+pub(crate) fn array_of_rows<R>(
+    relation: pg_sys::Relation,
+    rows: &[R],
+    mut fill: impl FnMut(&R, &mut dyn FnMut(i16, pg_sys::Datum)),
+) -> pg_sys::Datum {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: the relation is open, so it has a descriptor, of as many columns as the vectors have elements. Its row type
+    // is a composite type, whose layout is that of any. The array is made of copies.
+    unsafe {
+        let description = (*relation).rd_att;
+        let width = usize::try_from((*description).natts).unwrap_or_default();
+        let mut elements = Vec::with_capacity(rows.len());
+        let (mut values, mut nulls) = (vec![pg_sys::Datum::null(); width], vec![true; width]);
+        // What the types' functions allocate goes with each row.
+        let mut memory = PgMemoryContexts::new("pg_mask row");
+        for row in rows {
+            nulls.fill(true);
+            memory.reset();
+            in_context(&memory, || {
+                fill(row, &mut |number, value| {
+                    let column = usize::try_from(number - 1).unwrap_or(usize::MAX);
+                    (values[column], nulls[column]) = (value, false);
+                });
+            });
+            let tuple = pg_sys::heap_form_tuple(description, values.as_mut_ptr(), nulls.as_mut_ptr());
+            elements.push(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data));
+        }
+        let length = i32::try_from(elements.len()).unwrap_or(i32::MAX);
+        let row_type = (*(*relation).rd_rel).reltype;
+        let alignment = pg_sys::TYPALIGN_DOUBLE.cast_signed();
+        let elements = elements.as_mut_ptr();
+        pg_sys::construct_array(elements, length, row_type, -1, false, alignment).into()
     }
 }

@@ -5,28 +5,31 @@
 //! batch when it wants to commit is an error.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::ffi::CStr;
 use std::rc::Rc;
 
 use masking::keyring::KeyRing;
+use masking::memory::{self, OutOfMemory};
 use masking::scheme::{Masker, Scheme};
-use masking::{Masks, Row, Rows};
+use masking::{Masks, PushError, Row, Rows};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::error::{Error, raise};
+use crate::error::{Error, Raise, raise};
 use crate::flush;
 use crate::inbox::Inbox;
 use crate::keys::{self, Undumped};
 use crate::rejects::{ByClass, Class, Rejects};
-use crate::security::{as_owner, may_mask_under_a_key, schema_of};
+use crate::security::{self, Roles, as_owner, may_mask_under_a_key, schema_of};
+use crate::unguarded::GetCurrentSubTransactionId;
 use crate::{settings, statistics};
 
 /// A chunk is flushed when it holds this many rows …
 const CHUNK_ROWS: usize = 25_000;
 /// … or this many bytes. This bounds the memory of a COPY of any size, but for a single event that is larger.
 const CHUNK_BYTES: usize = 8 << 20;
+/// The most that flushing a chunk allocates for each row, beside the row's bytes: to sort rows, and for their headers.
+const FLUSH_BYTES: usize = 1024;
 
 /// What an inbox statement did with its events.
 #[derive(Clone, Copy, Default)]
@@ -71,6 +74,8 @@ pub(crate) struct Last {
     pub(crate) counts: Counts,
     /// The subtransaction whose rollback undoes it; none once it is committed.
     part_of: Option<pg_sys::SubTransactionId>,
+    /// The session's roles: a session that takes on others does not see what it did before.
+    roles: Roles,
 }
 
 /// The messages of a chunk's rows, kept until the rows are written: any of them may still become a reject.
@@ -81,12 +86,12 @@ impl Messages {
         Self(Rows::new(3))
     }
 
-    fn push(&mut self, message: &Message<'_>) {
+    fn push(&mut self, message: &Message<'_>) -> Result<(), OutOfMemory> {
         add(&mut self.0, |row| {
             row.optional(message.id.as_ref().map(<[u8; 16]>::as_slice));
             row.optional(message.sent_at.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
             row.optional(message.body.map(str::as_bytes));
-        });
+        })
     }
 
     /// Adds the reject that message `row` becomes.
@@ -97,7 +102,7 @@ impl Messages {
         reason: &str,
         masker: Masker<'_>,
         rejects: &mut Rejects,
-    ) {
+    ) -> Result<(), OutOfMemory> {
         add(rejects.of(class), |reject| {
             reject.optional(self.0.field(row, 0));
             reject.optional(self.0.field(row, 1));
@@ -110,16 +115,16 @@ impl Messages {
                 None => reject.null(),
             }
             reject.timestamp(now());
-        });
+        })
     }
 }
 
-/// Adds a row that cannot fail.
-fn add(rows: &mut Rows, write: impl FnOnce(&mut Row<'_>)) {
-    let Ok(()) = rows.add(|row| {
+/// Adds a row that fails only where memory runs out.
+fn add(rows: &mut Rows, write: impl FnOnce(&mut Row<'_>)) -> Result<(), OutOfMemory> {
+    rows.add(|row| {
         write(row);
-        Ok::<_, Infallible>(())
-    });
+        Ok(())
+    })
 }
 
 /// A row that came into an inbox.
@@ -139,13 +144,15 @@ struct Batch {
     by: Option<By>,
     rows: Rows,
     messages: Messages,
+    /// The size of the largest body of a chunk's rows.
+    largest: usize,
     rejects: Rejects,
     counts: Counts,
 }
 
 /// What the events of a batch are masked and written by: the same from the first to the last.
 pub(crate) struct By {
-    inbox: Rc<Inbox>,
+    pub(crate) inbox: Rc<Inbox>,
     scheme: Scheme,
     ring: Option<Rc<Undumped<KeyRing>>>,
 }
@@ -158,7 +165,7 @@ impl By {
     pub(crate) fn new(inbox: Rc<Inbox>, owner: pg_sys::Oid, function: pg_sys::Oid) -> Result<Self, Error> {
         let scheme = settings::default_scheme();
         let ring = if inbox.rules.need_keys(scheme) {
-            as_owner(owner, || may_mask_under_a_key(schema_of(function)))?;
+            may_mask_under_a_key(owner, schema_of(function))?;
             Some(keys::ring()?)
         } else {
             keys::ring_if_any()?
@@ -166,7 +173,7 @@ impl By {
         Ok(Self { inbox, scheme, ring })
     }
 
-    fn masks(&self) -> Masks<'_> {
+    pub(crate) fn masks(&self) -> Masks<'_> {
         Masks { default: self.scheme, ring: self.ring.as_deref().map(|ring| &**ring) }
     }
 }
@@ -179,13 +186,16 @@ thread_local! {
     static STATEMENTS: Cell<i64> = const { Cell::new(0) };
 }
 
-/// What the session's last finished inbox statement did.
+/// Returns what the session's last finished inbox statement did. `DISCARD ALL`, as connection poolers send it between
+/// clients, and a change of role hide it.
 pub(crate) fn last_counts() -> Option<Last> {
-    LAST.get()
+    let current =
+        |last: &Last| settings::is_last_statement(last.statement) && last.roles == Roles::of_session();
+    LAST.get().filter(current)
 }
 
 /// The start of the transaction, as `now()`: microseconds since 2000-01-01 UTC.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: reads a variable of the backend.
     unsafe {
@@ -195,9 +205,7 @@ fn now() -> i64 {
 
 /// BEFORE STATEMENT: begins a batch.
 pub(crate) fn open(view: pg_sys::Oid) {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: reads a variable of the backend.
-    let opened_in = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let opened_in = GetCurrentSubTransactionId();
     STATEMENTS.set(STATEMENTS.get() + 1);
     OPEN.with_borrow_mut(|batches| {
         batches.push(Batch {
@@ -207,6 +215,7 @@ pub(crate) fn open(view: pg_sys::Oid) {
             by: None,
             rows: Rows::new(0),
             messages: Messages::new(),
+            largest: 0,
             rejects: Rejects::default(),
             counts: Counts::default(),
         });
@@ -223,7 +232,7 @@ pub(crate) fn append<'a>(
     message: impl FnOnce() -> Message<'a>,
 ) -> Result<(), Error> {
     let known = OPEN.with_borrow(|batches| {
-        batches.iter().rfind(|batch| batch.view == view).map(|batch| batch.by.is_some())
+        batches.iter().rfind(|batch| batch.is_of(view)).map(|batch| batch.by.is_some())
     });
     let by = match known {
         None => return Err(Error::NoBatch { inbox: name_of(view) }),
@@ -232,20 +241,29 @@ pub(crate) fn append<'a>(
         Some(false) => Some(ready()?),
     };
     let message = message();
+    check_size(&message)?;
     let full = OPEN.with_borrow_mut(|batches| {
-        let batch = batches.iter_mut().rfind(|batch| batch.view == view)?;
+        let batch = batches.iter_mut().rfind(|batch| batch.is_of(view))?;
         if let Some(by) = by {
             batch.rows = by.inbox.rules.rows();
             batch.by = Some(by);
         }
-        batch.push(&message);
-        Some(batch.is_full())
+        Some(batch.push(&message).map(|()| batch.is_full()))
     });
-    match full {
+    match full.transpose()? {
         Some(true) => flush_innermost(view, owner).map(drop),
         Some(false) => Ok(()),
         None => Err(Error::NoBatch { inbox: name_of(view) }),
     }
+}
+
+/// Refuses a message that is too large, before anything copies or reads it.
+fn check_size(message: &Message<'_>) -> Result<(), Error> {
+    let limit = settings::max_event_size();
+    if message.body.is_some_and(|body| body.len() > limit) {
+        return Err(Error::EventTooLarge { limit });
+    }
+    Ok(())
 }
 
 /// AFTER STATEMENT: flushes what is left and ends the batch. What it did.
@@ -253,8 +271,10 @@ pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<Counts, Err
     let index = flush_innermost(view, owner)?;
     let batch = OPEN.with_borrow_mut(|batches| batches.remove(index));
     let (statement, counts) = (batch.statement, batch.counts);
-    LAST.set(Some(Last { statement, counts, part_of: Some(batch.opened_in) }));
-    statistics::count(view, batch.opened_in, &counts);
+    let roles = Roles::of_session();
+    LAST.set(Some(Last { statement, counts, part_of: Some(batch.opened_in), roles }));
+    settings::set_last_statement(statement);
+    statistics::count(view, owner, batch.opened_in, &counts);
     Ok(counts)
 }
 
@@ -264,15 +284,23 @@ pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<Counts, Err
 /// unwinds through here, the rows are dropped with it.
 fn flush_innermost(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<usize, Error> {
     let taken = OPEN.with_borrow_mut(|batches| {
-        let index = batches.iter().rposition(|batch| batch.view == view)?;
+        let index = batches.iter().rposition(|batch| batch.is_of(view))?;
         Some((index, batches.remove(index)))
     });
     let Some((index, mut batch)) = taken else {
         return Err(Error::NoBatch { inbox: name_of(view) });
     };
+    security::make_constraints_immediate();
     as_owner(owner, || batch.flush());
-    OPEN.with_borrow_mut(|batches| batches.insert(index, batch));
-    Ok(index)
+    // A statement within the flush can have ended a batch that another one began, if triggers are missing.
+    let is_place_there = OPEN.with_borrow_mut(|batches| {
+        let is_there = index <= batches.len();
+        if is_there {
+            batches.insert(index, batch);
+        }
+        is_there
+    });
+    if is_place_there { Ok(index) } else { Err(Error::NoBatch { inbox: name_of(view) }) }
 }
 
 /// The name of an inbox, for an error.
@@ -290,8 +318,14 @@ pub(crate) fn name_of(view: pg_sys::Oid) -> String {
 }
 
 impl Batch {
-    fn push(&mut self, message: &Message<'_>) {
-        let Some(by) = &self.by else { return };
+    /// Whether a statement on this view that runs now can be the batch's. A statement within a later subtransaction has a batch
+    /// of its own, unless a trigger is missing: the rows that it flushed would be lost when the subtransaction is rolled back.
+    fn is_of(&self, view: pg_sys::Oid) -> bool {
+        self.view == view && self.opened_in == GetCurrentSubTransactionId()
+    }
+
+    fn push(&mut self, message: &Message<'_>) -> Result<(), OutOfMemory> {
+        let Some(by) = &self.by else { return Ok(()) };
         let masks = by.masks();
         let (class, reason) = match message.body {
             None => (Class::no_body(), "the message has no body".to_owned()),
@@ -299,14 +333,18 @@ impl Batch {
                 let sent_at = message.sent_at.unwrap_or_else(now);
                 let event = masking::Message { id: message.id, sent_at, body };
                 match by.inbox.rules.push(&event, &masks, &mut self.rows) {
-                    Ok(()) => return self.messages.push(message),
-                    Err(why) => (Class::named(why.class()), why.to_string()),
+                    Ok(()) => {
+                        self.largest = self.largest.max(body.len());
+                        return self.messages.push(message);
+                    }
+                    Err(PushError::Reject(why)) => (Class::named(why.class()), why.to_string()),
+                    Err(PushError::OutOfMemory) => return Err(OutOfMemory),
                 }
             }
         };
         let mut one = Messages::new();
-        one.push(message);
-        one.reject(0, class, &reason, by.inbox.rules.masker_of_rejects(&masks), &mut self.rejects);
+        one.push(message)?;
+        one.reject(0, class, &reason, by.inbox.rules.masker_of_rejects(&masks), &mut self.rejects)
     }
 
     fn is_full(&self) -> bool {
@@ -314,15 +352,33 @@ impl Batch {
             || self.rows.bytes() + self.messages.0.bytes() + self.rejects.bytes() >= CHUNK_BYTES
     }
 
+    /// The most memory that a flush takes beside the rows and rejects themselves: values as Postgres has them, an array of
+    /// them, and where a type refuses one, an error that quotes it and is copied on its way here.
+    fn flush_bytes(&self) -> usize {
+        const COPIES: usize = 8;
+        const STATEMENTS: usize = 1 << 20;
+        /// For each byte of a row that types read: an array of short texts takes the most. The memory of a row is freed before
+        /// the next.
+        const TYPES: usize = 64;
+        let types =
+            if self.by.as_ref().is_some_and(|by| by.inbox.has_types) { self.largest * TYPES } else { 0 };
+        (self.rows.len() + self.rejects.len()) * FLUSH_BYTES
+            + (self.rows.bytes() + self.rejects.bytes()) * COPIES
+            + types
+            + STATEMENTS
+    }
+
     /// Writes rows and rejects, as the inbox's owner.
     fn flush(&mut self) {
         let Some(by) = &self.by else { return };
         let inbox = &by.inbox;
+        memory::ensure(self.flush_bytes()).map_err(Error::from).or_raise();
         if !self.rows.is_empty() {
-            let masker = inbox.rules.masker_of_rejects(&by.masks());
-            flush::store(inbox, &self.rows, &self.messages, masker, &mut self.rejects, &mut self.counts);
+            let (rejects, counts) = (&mut self.rejects, &mut self.counts);
+            flush::store(inbox, &self.rows, &self.messages, &by.masks(), rejects, counts);
             self.rows.clear(CHUNK_BYTES);
             self.messages.0.clear(CHUNK_BYTES);
+            self.largest = 0;
         }
         flush::reject(inbox, &self.rejects, &mut self.counts);
         self.rejects.clear();

@@ -1,11 +1,14 @@
 //! Relations and their columns as the catalogs describe them, and what a rule can do with them.
 
+use std::ffi::CStr;
+
 use masking::{Column, Kind, Rule};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, quoted};
-use crate::plan::Plan;
+use crate::plan::{Bound, Plan};
+use crate::security::with_catalog_path;
 use crate::writer::Conflict;
 
 /// A relation as the catalogs describe it.
@@ -22,6 +25,15 @@ pub(crate) struct Relation {
     pub(crate) row_security: bool,
 }
 
+/// A table, or a part of one.
+pub(crate) struct Part {
+    pub(crate) oid: pg_sys::Oid,
+    /// Whether it has rows of its own.
+    pub(crate) is_table: bool,
+    /// Whether it is the table itself or a partition that Postgres stores, and not a foreign one or one that inherits.
+    pub(crate) is_stored: bool,
+}
+
 /// Extensions that store the rows of a table in their own way, the catalog in which each keeps those tables, and what
 /// finds one there.
 const CLAIMS: [(&str, [&str; 2], &str); 2] = [
@@ -34,25 +46,31 @@ const CLAIMS: [(&str, [&str; 2], &str); 2] = [
     ),
 ];
 
+/// Returns the relation that a name means under the search path of the caller, who wrote it; none where there is no such.
+pub(crate) fn look_up(name: &str) -> Result<Option<pg_sys::Oid>, Error> {
+    let found = Spi::connect(|client| {
+        let rows =
+            client.select("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", None, &[name.into()])?;
+        rows.first().get::<pg_sys::Oid>(1)
+    })?;
+    Ok(found)
+}
+
 impl Relation {
-    /// The relation that `name` means under the current search path; an error of Postgres's own where there is none.
-    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+    /// Reads what the catalogs say of a relation.
+    pub(crate) fn open(oid: pg_sys::Oid) -> Result<Self, Error> {
         let relations = select(
-            "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text,
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text,
                     EXISTS (SELECT FROM pg_catalog.pg_trigger t
                             WHERE t.tgrelid = c.oid AND t.tgtype & 7 = 7 AND NOT t.tgisinternal),
                     EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68),
                     pg_catalog.row_security_active(c.oid)
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = $1::pg_catalog.regclass",
-            &[name.into()],
-            |row| Ok(((row.get(1)?, row.get(2)?, row.get(3)?), (row.get(4)?, row.get(5)?, row.get(6)?))),
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+            &[oid.into()],
+            |row| Ok(((row.get(1)?, row.get(2)?), (row.get(3)?, row.get(4)?, row.get(5)?))),
         )?;
         match relations.into_iter().next() {
-            Some((
-                (Some(oid), Some(name), Some(kind)),
-                (Some(before), Some(instead), Some(row_security)),
-            )) => Ok(Self {
+            Some(((Some(name), Some(kind)), (Some(before), Some(instead), Some(row_security)))) => Ok(Self {
                 oid,
                 name,
                 kind,
@@ -60,8 +78,53 @@ impl Relation {
                 instead_trigger: instead,
                 row_security,
             }),
-            _ => Err(Error::Internal("a relation is not in the catalogs")),
+            _ => Err(Error::Dropped),
         }
+    }
+
+    /// Returns the table with its partitions, and with tables that inherit from it. Locks none of them.
+    pub(crate) fn partitions(&self) -> Result<Vec<Part>, Error> {
+        let parts = select(
+            "WITH RECURSIVE tree(relation) AS (
+                 SELECT $1 UNION SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.relation
+             )
+             SELECT c.oid, c.relkind = 'r', c.relkind IN ('r', 'p') AND (c.oid = $1 OR c.relispartition)
+             FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.relation ORDER BY c.oid",
+            &[self.oid.into()],
+            |row| Ok((row.get::<pg_sys::Oid>(1)?, row.get::<bool>(2)?, row.get::<bool>(3)?)),
+        )?;
+        let part = |(oid, is_table, is_stored): (Option<_>, Option<_>, Option<_>)| {
+            Some(Part { oid: oid?, is_table: is_table?, is_stored: is_stored? })
+        };
+        Ok(parts.into_iter().filter_map(part).collect())
+    }
+
+    /// Returns the type of an array of the relation's rows.
+    pub(crate) fn array_type(&self) -> pg_sys::Oid {
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: plain calls with oids. A relation of these kinds has a row type, and that an array type.
+        unsafe {
+            pg_sys::get_array_type(pg_sys::get_rel_type_id(self.oid))
+        }
+    }
+
+    /// Returns the relation and all that its rows may go into: partitions, tables that inherit from it, what stands behind
+    /// views and rules. Locks none of them.
+    pub(crate) fn tree(&self) -> Result<Vec<pg_sys::Oid>, Error> {
+        let tree = select(
+            "WITH RECURSIVE tree(relation) AS (
+                 SELECT $1 UNION SELECT more.relation FROM tree CROSS JOIN LATERAL (
+                     SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = tree.relation
+                     UNION ALL
+                     SELECT d.refobjid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d ON d.objid = r.oid
+                     WHERE r.ev_class = tree.relation AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                 ) AS more(relation)
+             ) SELECT relation FROM tree",
+            &[self.oid.into()],
+            |row| row.get::<pg_sys::Oid>(1),
+        )?;
+        Ok(tree.into_iter().flatten().collect())
     }
 
     pub(crate) fn attributes(&self) -> Result<Vec<Attribute>, Error> {
@@ -100,7 +163,8 @@ impl Relation {
         Ok(attributes.into_iter().flatten().collect())
     }
 
-    /// What keeps in-server COPY from being the way to write these columns of the relation, if anything does.
+    /// Returns what keeps in-server COPY from being the way to write these columns of the relation, if anything does. `key` names
+    /// the columns by which a row is known, the id first: COPY does not notice that their unique index is gone.
     ///
     /// It is for tables that Postgres itself stores, all of them. Extensions that keep the rows of a table elsewhere
     /// have COPY answer success and write nothing: theirs are known by their catalogs. A catalog counts only where a
@@ -108,26 +172,41 @@ impl Relation {
     ///
     /// It looks at the catalogs as they are now, and not as the statement or transaction saw them at first: what was
     /// claimed since is claimed.
-    pub(crate) fn copy_obstacle(&self, filled: &[&str]) -> Result<Option<String>, Error> {
+    pub(crate) fn copy_obstacle(
+        &self,
+        tree: &[pg_sys::Oid],
+        filled: &[&str],
+        key: &[String],
+    ) -> Result<Option<String>, Error> {
         #[expect(unsafe_code, reason = "calls Postgres")]
         // SAFETY: what is pushed is popped; after an error the end of the (sub)transaction does that.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-            let obstacle = self.copy_obstacle_now(filled);
+            let obstacle = self.copy_obstacle_now(tree, filled, key);
             pg_sys::PopActiveSnapshot();
             obstacle
         }
     }
 
-    fn copy_obstacle_now(&self, filled: &[&str]) -> Result<Option<String>, Error> {
+    fn copy_obstacle_now(
+        &self,
+        tree: &[pg_sys::Oid],
+        filled: &[&str],
+        key: &[String],
+    ) -> Result<Option<String>, Error> {
         if !["r", "p"].contains(&self.kind.as_str()) {
             return Ok(Some("it is a view or a foreign table".into()));
         }
         if self.row_security {
             return Ok(Some("it has row-level security for the inbox's owner".into()));
         }
+        if let Some(id) = key.first()
+            && self.unique_index(id, key)?.is_none()
+        {
+            return Ok(Some("it has no unique index on the message id".into()));
+        }
         let obstacles = select(
-            "WITH tree AS (SELECT $1 AS relid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1))
+            "WITH tree AS (SELECT relid FROM pg_catalog.unnest($3) relid)
              SELECT CASE
                 WHEN EXISTS (SELECT FROM tree JOIN pg_catalog.pg_class c ON c.oid = relid
                              LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
@@ -148,7 +227,7 @@ impl Relation {
                 WHEN pg_catalog.pg_is_other_temp_schema((SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = $1))
                     THEN 'it is temporary, of another session'
                 END",
-            &[self.oid.into(), filled.to_vec().into()],
+            &[self.oid.into(), filled.to_vec().into(), tree.to_vec().into()],
             |row| row.get::<String>(1),
         )?;
         if let Some(obstacle) = obstacles.into_iter().flatten().next() {
@@ -156,19 +235,23 @@ impl Relation {
         }
         for (extension, [schema, catalog], claim) in CLAIMS {
             let catalogs = select(
-                "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+                "SELECT c.oid, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
                     AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                  JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND r.rolsuper
                  WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r'",
                 &[schema.into(), catalog.into()],
-                |row| row.get::<bool>(1),
+                |row| Ok((row.get::<pg_sys::Oid>(1)?, row.get::<bool>(2)?)),
             )?;
             let claimed = match catalogs.first() {
                 None => false,
-                Some(Some(true)) => {
-                    let sql = format!("SELECT EXISTS (SELECT FROM {schema}.{catalog} WHERE {claim})");
-                    select(&sql, &[self.oid.into()], |row| row.get::<bool>(1))? == [Some(true)]
+                Some((Some(oid), Some(true))) => {
+                    let sql = format!("SELECT pg_catalog.count(*) FROM {schema}.{catalog} WHERE {claim}");
+                    // The table that a superuser owns, whatever has come to have its name.
+                    let relations = vec![*oid, pg_sys::RelationRelationId, pg_sys::NamespaceRelationId];
+                    let bound = Bound { relations, functions: Vec::new() };
+                    let claims = Plan::prepare(&bound, &sql, &[pg_sys::OIDOID])?;
+                    claims.execute(&[self.oid.into()])?.first > 0
                 }
                 // Nobody says that it is not.
                 Some(_) => true,
@@ -178,22 +261,6 @@ impl Relation {
             }
         }
         Ok(None)
-    }
-
-    /// A constraint that waits for COMMIT would refuse the whole transaction there, again at each redelivery. Checked
-    /// within the flush it makes a reject of the culprit alone. It stays immediate until the transaction's end.
-    pub(crate) fn check_deferred(&self) -> Result<Option<Plan>, Error> {
-        let deferred = select(
-            "SELECT pg_catalog.format('%I.%I', n.nspname, c.conname) FROM pg_catalog.pg_constraint c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.connamespace WHERE c.conrelid = $1 AND c.condeferred",
-            &[self.oid.into()],
-            |row| row.get::<String>(1),
-        )?;
-        let names: Vec<String> = deferred.into_iter().flatten().collect();
-        if names.is_empty() {
-            return Ok(None);
-        }
-        Plan::prepare(&format!("SET CONSTRAINTS {} IMMEDIATE", names.join(", ")), &[]).map(Some)
     }
 
     /// How a redelivered message is found again in this target.
@@ -243,16 +310,17 @@ impl Relation {
 }
 
 /// A column as the catalogs describe it.
+#[derive(Clone)]
 pub(crate) struct Attribute {
     pub(crate) number: i16,
     pub(crate) name: String,
     pub(crate) type_oid: pg_sys::Oid,
     pub(crate) typmod: i32,
-    /// The type as SQL names it, without its modifier.
+    /// The type's name without its modifier, for an error.
     type_name: String,
     /// The type under any domains over it, and its modifier.
     pub(crate) base: pg_sys::Oid,
-    base_typmod: i32,
+    pub(crate) base_typmod: i32,
     pub(crate) not_null: bool,
     /// NOT NULL, and nothing but a rule puts anything there.
     pub(crate) must_be_given: bool,
@@ -312,9 +380,23 @@ impl Attribute {
         [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::BPCHAROID].contains(&self.base)
     }
 
-    /// The type to cast a value to, where Postgres would not assign it by itself.
-    pub(crate) fn cast(&self, kind: Kind) -> Option<String> {
-        (kind == Kind::Text && !self.is_text()).then(|| self.type_name.clone())
+    /// Whether an open relation has this column as it was read.
+    ///
+    /// # Safety
+    /// The relation is open.
+    #[expect(unsafe_code, reason = "reads Postgres's structs")]
+    pub(crate) unsafe fn is_in(&self, relation: pg_sys::Relation) -> bool {
+        // SAFETY: an open relation has a descriptor with all columns that it ever had, each with a name.
+        unsafe {
+            let description = &*(*relation).rd_att;
+            let columns = description.attrs.as_slice(usize::try_from(description.natts).unwrap_or_default());
+            let index = usize::try_from(self.number - 1).unwrap_or(usize::MAX);
+            columns.get(index).is_some_and(|column| {
+                !column.attisdropped
+                    && (column.atttypid, column.atttypmod) == (self.type_oid, self.typmod)
+                    && CStr::from_ptr(column.attname.data.as_ptr()).to_bytes() == self.name.as_bytes()
+            })
+        }
     }
 
     /// The characters that the column takes.
@@ -325,14 +407,50 @@ impl Attribute {
     }
 }
 
-/// The rows of a read-only query. Assigns no transaction id, as pgrx's own `Spi::get_one` would.
+/// Opens a relation for `act` if its columns are still as they were read; an error where they are not. The lock lasts to the end
+/// of the transaction, as that of any insert, so the columns stay so. After an error the end of the (sub)transaction closes it.
+pub(crate) fn with_unchanged<R>(
+    oid: pg_sys::Oid,
+    columns: &[Attribute],
+    act: impl FnOnce(pg_sys::Relation) -> R,
+) -> Result<R, Error> {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: what is opened is closed; an error raised within leaves that to the (sub)transaction.
+    unsafe {
+        let relation = pg_sys::try_relation_open(oid, pg_sys::RowExclusiveLock.cast_signed());
+        if relation.is_null() {
+            return Err(Error::Dropped);
+        }
+        let unchanged = columns.iter().all(|column| column.is_in(relation));
+        let result = if unchanged { Ok(act(relation)) } else { Err(Error::Altered) };
+        pg_sys::relation_close(relation, pg_sys::NoLock.cast_signed());
+        result
+    }
+}
+
+/// Returns the first of these relations whose rows are lost when the server crashes.
+pub(crate) fn unlogged(relations: &[pg_sys::Oid]) -> Result<Option<String>, Error> {
+    let unlogged = select(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = ANY ($1) AND c.relpersistence = 'u' ORDER BY c.oid LIMIT 1",
+        &[relations.to_vec().into()],
+        |row| row.get::<String>(1),
+    )?;
+    Ok(unlogged.into_iter().flatten().next())
+}
+
+/// Returns the rows of a query on the catalogs. Every such query of this library goes through here, so none can find a name
+/// in a schema of somebody's. It is read-only: it assigns no transaction id, as pgrx's own `Spi::get_one` would.
 pub(crate) fn select<T>(
     sql: &str,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
     read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, Error> {
-    Spi::connect(|client| {
-        let rows = client.select(sql, None, arguments)?;
-        Ok(rows.map(read).collect::<Result<Vec<T>, _>>()?)
+    with_catalog_path(|| {
+        Spi::connect(|client| {
+            let rows = client.select(sql, None, arguments)?;
+            Ok(rows.map(read).collect::<Result<Vec<T>, _>>()?)
+        })
     })
 }

@@ -10,16 +10,18 @@ mod table;
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::ops::Range;
+use std::rc::Rc;
 
 use masking::{Kind, Rows};
 use pgrx::pg_sys;
 
-use crate::arrays::{array, array_oid, fixed};
+use crate::arrays::{array, array_of_oids};
 use crate::catalog::{Attribute, Relation};
-use crate::error::{Error, quoted};
-use crate::inbox::changes;
-use crate::plan::Plan;
+use crate::error::Error;
+use crate::key::{Key, Keyed};
+use crate::plan::{Bound, Plan};
 use crate::security::with_settings;
+use crate::watch::Watch;
 use form::Form;
 use table::Table;
 
@@ -40,8 +42,11 @@ pub(crate) struct CopyIn {
     relation: String,
     oid: pg_sys::Oid,
     columns: Vec<Column>,
-    key: Option<Key>,
-    /// Counts what this transaction has inserted into the table itself, whatever COPY says.
+    kinds: Vec<Kind>,
+    known: Option<Known>,
+    /// Tells of changes of the table and all that its rows may go into.
+    watch: Rc<Watch>,
+    /// Counts what this transaction has inserted into the table and its partitions, whatever COPY says.
     inserted: Plan,
     /// Whether rows that COPY wrote have been seen in the table.
     seen: Cell<bool>,
@@ -49,7 +54,7 @@ pub(crate) struct CopyIn {
     /// queues deliver nothing twice for days: so only a chunk that ran into a duplicate starts it, and many without one
     /// end it.
     looks: Cell<u32>,
-    /// How many changes of relations there had been when this table was found to be one for COPY.
+    /// How many changes there had been when this table was found to be one for COPY.
     checked: Cell<u64>,
 }
 
@@ -58,37 +63,29 @@ const LOOKS: u32 = 16;
 
 /// A column that the rows fill.
 struct Column {
+    attribute: Attribute,
+    /// Its name as C has it.
     name: CString,
-    number: i16,
-    type_oid: pg_sys::Oid,
     form: Form,
 }
 
-/// By what a row is known: the message id, and what a message has again at each delivery.
-struct Key {
-    id: usize,
-    others: Vec<(usize, Kind)>,
+/// The key of a row, and the statement that looks it up.
+struct Known {
+    key: Key,
     /// Gives the numbers, from 1, of those of many keys that are there.
     present: Plan,
 }
 
-/// A row with a key.
-#[derive(Clone, Copy)]
-struct Keyed {
-    /// The id in the order of the index, which is that of its bytes.
-    id: u128,
-    row: usize,
-}
-
 impl CopyIn {
     /// Writes into `attributes` of `target`, where `key` are the numbers of those by which a row is known. When it was
-    /// found to be one for COPY, there had been `checked` changes of relations. `None` where COPY does not take a type
-    /// of a column.
+    /// found to be one for COPY, the watch had told of `checked` changes. `None` where COPY does not take a type of a
+    /// column.
     pub(crate) fn new(
         target: &Relation,
         attributes: &[Attribute],
         kinds: &[Kind],
         key: &[usize],
+        watch: Rc<Watch>,
         checked: u64,
     ) -> Result<Option<Self>, Error> {
         let mut columns = Vec::new();
@@ -96,23 +93,25 @@ impl CopyIn {
             let Some(form) = Form::of(attribute, kind) else { return Ok(None) };
             // A NUL cannot come in: the name is from the catalogs.
             let name = CString::new(attribute.name.as_str()).unwrap_or_default();
-            columns.push(Column { name, number: attribute.number, type_oid: attribute.type_oid, form });
+            columns.push(Column { attribute: attribute.clone(), name, form });
         }
-        let key = match key.iter().find(|&&column| kinds[column] == Kind::Uuid) {
-            Some(&id) => Some(Key::new(target, attributes, kinds, id, key)?),
+        let known = match Key::new(key, kinds) {
+            Some(key) => Some(Known { present: present(target, attributes, kinds, &key)?, key }),
             None => None,
         };
-        // A table that has nothing to do with partitions has no tree of them.
         let inserted = Plan::prepare(
-            "SELECT pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relid))::bigint
-             FROM (SELECT relid FROM pg_catalog.pg_partition_tree($1) UNION SELECT $1) AS tree",
-            &[pg_sys::REGCLASSOID],
+            &Bound::default(),
+            "SELECT pg_catalog.sum(pg_catalog.pg_stat_get_xact_tuples_inserted(relation))::bigint
+             FROM pg_catalog.unnest($1) AS relation",
+            &[pg_sys::OIDARRAYOID],
         )?;
         Ok(Some(Self {
-            relation: target.name.clone(),
             oid: target.oid,
+            relation: target.name.clone(),
             columns,
-            key,
+            kinds: kinds.to_vec(),
+            known,
+            watch,
             inserted,
             seen: Cell::new(false),
             looks: Cell::new(0),
@@ -140,14 +139,14 @@ impl CopyIn {
 
     /// Whether what was found when the inbox was made ready still holds, now that the table is locked.
     fn is_still_for_copy(&self) -> Result<bool, Error> {
-        let changes = changes();
+        let changes = self.watch.changes();
         if self.checked.get() == changes {
             return Ok(true);
         }
-        let relation = Relation::open(&self.relation)?;
-        let filled: Vec<&str> =
-            self.columns.iter().map(|column| column.name.to_str().unwrap_or_default()).collect();
-        let holds = relation.oid == self.oid && relation.copy_obstacle(&filled)?.is_none();
+        let relation = Relation::open(self.oid)?;
+        let filled: Vec<&str> = self.columns.iter().map(|column| column.attribute.name.as_str()).collect();
+        let key = self.known.as_ref().map_or_else(Vec::new, |known| known.key.names(&filled));
+        let holds = relation.copy_obstacle(&relation.tree()?, &filled, &key)?.is_none();
         if holds {
             self.checked.set(changes);
         }
@@ -171,7 +170,7 @@ impl CopyIn {
         }
         let look = !self.seen.get();
         let before = if look { self.inserted()? } else { 0 };
-        let written = match form::convert(rows, &order, &self.columns) {
+        let written = match form::convert(rows, &order, &self.columns)? {
             None => table.copy(&self.columns, rows, &order),
             Some(rows) => table.copy(&self.columns, &rows, &(0..rows.len()).collect::<Vec<_>>()),
         };
@@ -191,74 +190,33 @@ impl CopyIn {
         Ok(written)
     }
 
-    /// Of the rows in `range`, those with a key in its order, and those without. Of the same message twice, the first.
+    /// Returns those of the rows in `range` with a key in its order, and those without. Of the same message twice, the first.
     fn by_key(&self, rows: &Rows, range: Range<usize>) -> (Vec<Keyed>, Vec<usize>) {
-        let Some(key) = &self.key else { return (Vec::new(), range.collect()) };
-        let mut keyed: Vec<Keyed> = Vec::with_capacity(range.len());
-        let mut others = Vec::new();
-        for row in range {
-            match rows.field(row, key.id) {
-                Some(id) => keyed.push(Keyed { id: u128::from_be_bytes(fixed(id)), row }),
-                None => others.push(row),
-            }
-        }
-        let rest = |keyed: &Keyed| {
-            let row = keyed.row;
-            key.others.iter().map(move |&(column, _)| rows.field(row, column))
-        };
-        keyed.sort_unstable_by(|a, b| {
-            a.id.cmp(&b.id).then_with(|| rest(a).cmp(rest(b))).then_with(|| a.row.cmp(&b.row))
-        });
-        keyed.dedup_by(|later, first| later.id == first.id && rest(later).eq(rest(first)));
+        let Some(known) = &self.known else { return (Vec::new(), range.collect()) };
+        let (mut keyed, others) = known.key.sorted(rows, range);
+        known.key.dedup(rows, &mut keyed);
         (keyed, others)
     }
 
     /// The numbers, from 1 and in order, of those of `keyed` that are in the table.
     fn present(&self, rows: &Rows, keyed: &[Keyed]) -> Result<Vec<u64>, Error> {
-        let Some(key) = &self.key else { return Ok(Vec::new()) };
+        let Some(known) = &self.known else { return Ok(Vec::new()) };
         let column =
-            |column: usize, kind| array(kind, keyed.iter().map(|keyed| rows.field(keyed.row, column)));
-        let mut arguments = vec![column(key.id, Kind::Uuid)];
-        arguments.extend(key.others.iter().map(|&(number, kind)| column(number, kind)));
-        let mut present = with_settings(&BY_INDEX, || key.present.numbers(&arguments))?;
+            |column| array(self.kinds[column], keyed.iter().map(|keyed| rows.field(keyed.row, column)));
+        let arguments: Vec<_> = known.key.columns().map(column).collect();
+        let mut present = with_settings(&BY_INDEX, || known.present.numbers(&arguments))?;
         present.sort_unstable();
         Ok(present)
     }
 
     fn inserted(&self) -> Result<usize, Error> {
-        let inserted = self.inserted.execute(&[self.oid.into()])?.first;
+        let inserted = self.inserted.execute(&[array_of_oids(self.watch.relations())])?.first;
         Ok(usize::try_from(inserted).unwrap_or(usize::MAX))
     }
 }
 
-impl Key {
-    /// The key `key` of `target`, in which `id` is the message id.
-    fn new(
-        target: &Relation,
-        attributes: &[Attribute],
-        kinds: &[Kind],
-        id: usize,
-        key: &[usize],
-    ) -> Result<Self, Error> {
-        let others: Vec<(usize, Kind)> =
-            key.iter().filter(|&&column| column != id).map(|&column| (column, kinds[column])).collect();
-        let columns = || [(id, Kind::Uuid)].into_iter().chain(others.iter().copied()).zip(1..);
-        let listed = |prefix: &str| -> String {
-            columns().map(|(_, number)| format!("{prefix}{number}")).collect::<Vec<_>>().join(", ")
-        };
-        let same: Vec<String> = columns()
-            .map(|((column, _), number)| format!("t.{} = v{number}", quoted(&[&attributes[column].name])))
-            .collect();
-        let sql = format!(
-            "SELECT n FROM unnest({}) WITH ORDINALITY AS v({}, n)
-             WHERE EXISTS (SELECT FROM {} AS t WHERE {})",
-            listed("$"),
-            listed("v"),
-            target.name,
-            same.join(" AND ")
-        );
-        let types: Vec<_> = columns().map(|((_, kind), _)| array_oid(kind)).collect();
-        let present = Plan::prepare_generic_on(target.oid, &sql, &types)?;
-        Ok(Self { id, others, present })
-    }
+/// Prepares the statement that gives the numbers, from 1, of those of many keys that are in the table.
+fn present(target: &Relation, attributes: &[Attribute], kinds: &[Kind], key: &Key) -> Result<Plan, Error> {
+    let lookup = key.lookup(attributes, kinds);
+    Plan::prepare_generic(&Bound::to(target.oid), &lookup.present(&target.name), &lookup.types)
 }

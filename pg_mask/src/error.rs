@@ -3,6 +3,7 @@
 //! None may quote an event, a value of one, or a token: an error goes to the client and into the server's log.
 //! Names of relations, columns and keys come from the inbox's definition and may be named.
 
+use masking::memory::OutOfMemory;
 use masking::scheme::Unreadable;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -27,16 +28,40 @@ pub(crate) enum Error {
     NoInbox { relation: String },
     /// The rights by which rejects are unmasked are not there.
     OwnerMayNotUnmask { inbox: String },
+    /// Code that ran in a flush has read or moved the cursor over the rejects.
+    CursorMoved,
     /// The rejects to be redriven may be another inbox's.
     SharedRejects { inbox: String, other: String },
-    /// A reject whose masked body cannot be taken back.
-    UnreadableReject { message_id: Option<String>, why: Box<Self> },
+    /// A mask that cannot be taken back, and where it stands.
+    Unreadable { mask: String, why: Box<Self> },
     /// NULL for an argument that has no default.
     NullArgument(&'static str),
     /// The definition is not the one that the view's owner gave, or of other relations.
     NotBound { inbox: String },
     /// A name has come to mean another relation since the inbox was looked at.
     Replaced,
+    /// A relation's columns were altered after they were read.
+    Altered,
+    /// A relation was dropped after it was looked up.
+    Dropped,
+    /// A batch of no blocks.
+    NoBlocks,
+    /// The relation to re-mask isn't a table.
+    NotATable { relation: String },
+    /// Some rows of a table to re-mask are in foreign partitions, or tables that inherit from it.
+    NotAllTables { relation: String },
+    /// Policies hide rows of a table to be re-masked.
+    HiddenRows { relation: String },
+    /// A column to be re-masked is of no type that masks are of.
+    NotAText { column: String },
+    /// However often a column is re-masked, it has masks of other keys.
+    MasksComeBack { relation: String, passes: i32 },
+    /// No relation has this name.
+    NoRelation { relation: String },
+    /// No schema was chosen for a new view.
+    NoSchema { inbox: String },
+    /// Postgres empties this relation after a crash.
+    Unlogged { relation: String },
     /// A NOT NULL column without a default that no rule fills: every event would be a reject.
     ColumnWithoutRule { column: String },
     /// The rules, or a trigger's argument, do not read as a definition.
@@ -57,10 +82,22 @@ pub(crate) enum Error {
     KeyedMaskDenied,
     /// The transaction has unmasked as many values as its role may.
     UnmaskLimit { limit: i32 },
+    /// An event failed in a way that can be the set-up's fault, and the trial does not tell.
+    Doubtful { code: PgSqlErrorCode },
+    /// The event of a trial became no row.
+    TrialRefused,
+    /// A message's body is larger than an inbox takes.
+    EventTooLarge { limit: usize },
+    /// The memory for an event, or for a value to unmask, is not there.
+    OutOfMemory,
+    /// Unmasking without a purpose, by a role that must give one.
+    NoPurpose,
     /// A setting from before the library was loaded, which it could not take over.
     SettingNotTaken { name: String },
     /// Unmasking in a worker of a parallel query, where it is not counted.
     UnmaskInWorker,
+    /// Unmasking in an operation that runs others' functions, under the settings of the session that began it.
+    UnmaskRestricted,
     /// A rule for a column that cannot be filled.
     GeneratedColumn { column: String },
     /// A rule and a column whose type does not take what the rule makes.
@@ -94,14 +131,22 @@ impl From<pgrx::spi::Error> for Error {
 }
 
 impl Error {
-    /// Names the reject, where it is its mask that is wrong.
-    pub(crate) fn of_reject(self, message_id: Option<String>) -> Self {
+    /// Says where the mask stands, if it is the mask that is wrong.
+    pub(crate) fn of_mask(self, mask: impl FnOnce() -> String) -> Self {
         match self {
             Self::NotAToken | Self::UnknownKey | Self::NotAuthentic => {
-                Self::UnreadableReject { message_id, why: Box::new(self) }
+                Self::Unreadable { mask: mask(), why: Box::new(self) }
             }
             other => other,
         }
+    }
+
+    /// Says which reject's body it is, if that is what is wrong.
+    pub(crate) fn of_reject(self, message_id: Option<String>) -> Self {
+        self.of_mask(|| match message_id {
+            Some(id) => format!("the masked body of the reject of message {id}"),
+            None => "the masked body of the reject without a message id".into(),
+        })
     }
 }
 
@@ -142,6 +187,30 @@ impl From<Error> for ErrorReport {
                 format!("the transaction may unmask no more than {limit} values"),
             )
             .set_hint("The limit is pg_mask.unmask_limit, which a superuser sets by ALTER ROLE."),
+            Error::Doubtful { code } => report(
+                code,
+                format!("an event could not be stored: {}", condition(code as i32)),
+            )
+            .set_hint(
+                "Checks of the target refuse the row of a trial, so nothing tells whether the event or the set-up is at fault. \
+                 Insert an event that becomes a row: later trials copy it.",
+            ),
+            Error::TrialRefused => report(
+                Code::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+                "the event of the trial became no row".into(),
+            ),
+            Error::EventTooLarge { limit } => report(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("the event is larger than pg_mask.max_event_size, {limit} bytes"),
+            )
+            .set_hint("Raise pg_mask.max_event_size, which a superuser can set, or send smaller events."),
+            // As Postgres words its own.
+            Error::OutOfMemory => report(Code::ERRCODE_OUT_OF_MEMORY, "out of memory".into()),
+            Error::NoPurpose => report(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "permission denied to unmask values without a purpose".into(),
+            )
+            .set_hint("Say why you unmask them: SET pg_mask.unmask_purpose = 'ticket 4711'."),
             Error::SettingNotTaken { name } => report(
                 Code::ERRCODE_CANT_CHANGE_RUNTIME_PARAM,
                 format!("pg_mask cannot be loaded: it cannot take over the setting {name}"),
@@ -155,6 +224,14 @@ impl From<Error> for ErrorReport {
                 "values cannot be unmasked in a parallel worker".into(),
             )
             .set_hint("A function that calls unmask_pii() must not be declared PARALLEL SAFE."),
+            Error::UnmaskRestricted => report(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                "values cannot be unmasked in a security-restricted operation".into(),
+            )
+            .set_hint(
+                "ANALYZE, building an index, REFRESH MATERIALIZED VIEW and the flush of an inbox run functions of others. \
+                 Unmask values in a query of your own.",
+            ),
             Error::NotAnInboxTrigger => report(
                 Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                 "inbox_trigger() is only for the triggers of an inbox".into(),
@@ -174,34 +251,91 @@ impl From<Error> for ErrorReport {
                 Code::ERRCODE_DUPLICATE_TABLE,
                 format!("relation \"{inbox}\" exists and is not an inbox"),
             )
-            .set_hint("Choose another name for the inbox, or drop the relation."),
+            .set_hint(
+                "An inbox is a view that attach_inbox() made, without other triggers or rules, of an owner whose rights you \
+                 have. Drop what it has besides, or choose another name.",
+            ),
             Error::NoInbox { relation } => report(
                 Code::ERRCODE_WRONG_OBJECT_TYPE,
                 format!("\"{relation}\" is not an inbox"),
             )
-            .set_hint("Rejects go back into the view that attach_inbox() has made for their table."),
+            .set_hint("Name a view that attach_inbox() has made."),
             Error::OwnerMayNotUnmask { inbox } => report(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("the owner of inbox \"{inbox}\" may not unmask its rejects"),
             )
             .set_hint("It takes EXECUTE on unmask_pii(text), and SELECT, UPDATE and DELETE on the rejects table."),
+            Error::CursorMoved => report(
+                Code::ERRCODE_INVALID_CURSOR_STATE,
+                "rejects that are redriven were read by other code".into(),
+            )
+            .set_hint("A trigger of the target or the CHECK of a domain moves cursors."),
             Error::SharedRejects { inbox, other } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inboxes \"{inbox}\" and \"{other}\" have the same rejects table"),
             )
             .set_hint("A reject does not say which inbox it is of: give each inbox a rejects table of its own."),
-            Error::UnreadableReject { message_id, why } => {
-                let which = message_id.map_or_else(|| "without a message id".to_owned(), |id| format!("of message {id}"));
-                Self::from(*why).set_detail(format!("It is the masked body of the reject {which}."))
-            }
+            Error::Unreadable { mask, why } => Self::from(*why).set_detail(format!("It is {mask}.")),
             Error::NullArgument(name) => {
                 report(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" must not be NULL"))
             }
             Error::Replaced => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "a relation that the inbox was attached to has another name by now".into(),
+                "the name of a relation or function means another one by now".into(),
             )
-            .set_hint("Its schema was renamed or replaced. Have the inbox's owner call attach_inbox() again."),
+            .set_hint(
+                "A schema or relation was renamed or replaced. Put it back, or have the inbox's owner call attach_inbox() \
+                 again.",
+            ),
+            Error::Altered => report(
+                Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                "a table was altered while it was written".into(),
+            )
+            .set_hint("Try again."),
+            Error::Dropped => report(Code::ERRCODE_UNDEFINED_TABLE, "the relation was dropped".into()),
+            Error::NoBlocks => {
+                report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "a batch has at least one block".into())
+            }
+            Error::NotATable { relation } => {
+                report(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("{relation} is not a table"))
+                    .set_hint("Re-mask the table that stores the rows.")
+            }
+            Error::NotAllTables { relation } => report(
+                Code::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("not all rows of {relation} are in tables of its own"),
+            )
+            .set_hint(
+                "Re-mask the tables that inherit from it one by one, and foreign partitions where they are.",
+            ),
+            Error::HiddenRows { relation } => report(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("row-level security hides rows of {relation}"),
+            )
+            .set_hint("Re-mask it as its owner, or as a role with BYPASSRLS."),
+            Error::NotAText { column } => report(
+                Code::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{column}\" is not of a text type, so it has no masks"),
+            ),
+            Error::MasksComeBack { relation, passes } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{relation} has masks of other keys after {passes} passes"),
+            )
+            .set_hint(
+                "A session that has not seen the new primary key still makes them, or a trigger puts them back.",
+            ),
+            Error::NoRelation { relation } => {
+                report(Code::ERRCODE_UNDEFINED_TABLE, format!("relation \"{relation}\" does not exist"))
+            }
+            Error::NoSchema { inbox } => report(
+                Code::ERRCODE_INVALID_SCHEMA_NAME,
+                format!("no schema has been selected to create \"{inbox}\" in"),
+            )
+            .set_hint("Give the inbox a name with one schema."),
+            Error::Unlogged { relation } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{relation} is unlogged: after a crash it is empty, and its messages are deleted"),
+            )
+            .set_hint("ALTER TABLE ... SET LOGGED, or attach the inbox with allow_unlogged => true."),
             Error::NotBound { inbox } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inbox \"{inbox}\" is not as its owner attached it"),
@@ -272,7 +406,7 @@ impl From<Error> for ErrorReport {
             }
             Error::NotAPointer => report(
                 Code::ERRCODE_INVALID_PARAMETER_VALUE,
-                "the place of the event is not a JSON pointer".into(),
+                "the place of the event is not a JSON pointer of at most 32 parts".into(),
             )
             .set_hint(
                 "event is '' for the whole text, or a / before each key or index, as in '/detail/login'; in a key ~ is \
@@ -362,7 +496,14 @@ impl From<Unreadable> for Error {
             Unreadable::NotAToken => Self::NotAToken,
             Unreadable::UnknownKey => Self::UnknownKey,
             Unreadable::NotAuthentic => Self::NotAuthentic,
+            Unreadable::OutOfMemory => Self::OutOfMemory,
         }
+    }
+}
+
+impl From<OutOfMemory> for Error {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
     }
 }
 
@@ -417,13 +558,17 @@ pub(crate) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
     names.iter().map(|name| pgrx::spi::quote_identifier(name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-/// A SQLSTATE as its five characters: six bits each, the first in the lowest bits (`MAKE_SQLSTATE` in elog.h).
-pub(crate) fn sqlstate(code: PgSqlErrorCode) -> String {
-    let code = code as i32;
+/// Returns a SQLSTATE as its five characters: six bits each, the first in the lowest bits (`MAKE_SQLSTATE` in elog.h).
+pub(crate) fn sqlstate(code: i32) -> String {
     (0..5).map(|place| char::from(b'0' + u8::try_from(code >> (6 * place) & 0x3f).unwrap_or(0))).collect()
 }
 
-/// The name of a SQLSTATE's condition as PL/pgSQL has it: `unique_violation`.
-pub(crate) fn condition(code: PgSqlErrorCode) -> String {
-    format!("{code:?}").trim_start_matches("ERRCODE_").to_lowercase()
+/// Returns the name of a SQLSTATE's condition as PL/pgSQL has it, `unique_violation`; `error` where it has none.
+pub(crate) fn condition(code: i32) -> String {
+    let known = PgSqlErrorCode::from(code);
+    if known as i32 == code {
+        format!("{known:?}").trim_start_matches("ERRCODE_").to_lowercase()
+    } else {
+        "error".into()
+    }
 }

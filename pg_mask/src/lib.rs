@@ -4,19 +4,27 @@
 //! |---|---|
 //! | `attach` | `attach_inbox`: the view and its triggers |
 //! | `trigger` | what Postgres hands to the trigger function, made safe to read |
+//! | `unguarded` | functions of Postgres that are called for each row or value, without pgrx's guard |
 //! | `batch` | the rows of a statement, from its first to its last, through savepoints and errors |
 //! | `inbox` | an inbox made ready for a session: its rules checked against the target, its statements prepared |
+//! | `watch` | which relations have changed since |
 //! | `catalog` | relations and columns as the catalogs describe them |
 //! | `rejects` | the classes of rejects |
 //! | `redrive` | rejects put back into their inbox |
-//! | `statistics`, `statistics.sql` | what each inbox has done, in shared memory |
+//! | `statistics`, `statistics.sql` | what each inbox has done and each role has unmasked, in shared memory |
 //! | `flush` | a batch's rows written to the target, culprits turned into rejects |
+//! | `trial` | a made-up row written and rolled back, which tells a fault of the set-up from a fault of an event |
+//! | `attached` | an inbox found by its view |
 //! | `writer` | rows into any relation by INSERT, set by set |
 //! | `copy_in` | rows into a table by COPY, which is quicker |
-//! | `arrays`, `text`, `plan` | values and prepared statements in the forms that Postgres takes |
+//! | `key` | by what a row is known as the one of a message |
+//! | `values`, `arrays`, `text` | values in the forms that Postgres takes |
+//! | `plan` | prepared statements, bound to relations and not to their names |
 //! | `keys` | the key ring: where it is read from and kept |
-//! | `audit` | who unmasked how much: limited, and logged |
-//! | `remask.sql` | the procedure that re-masks a table, batch by batch |
+//! | `audit` | who unmasked how much and why: limited, logged and counted |
+//! | `remask`, `remask.sql` | the procedure that re-masks a table, batch by batch |
+//! | `sql/privileges.sql` | the view of who can see PII, and by what way |
+//! | `sql/grants.sql` | all privileges on the extension's own functions, tables and views |
 //! | `message` | the end of what the client has sent |
 //! | `settings` | `pg_mask.*` |
 //! | `security` | acting as the inbox's owner |
@@ -24,6 +32,7 @@
 
 mod arrays;
 mod attach;
+mod attached;
 mod audit;
 mod batch;
 mod catalog;
@@ -31,22 +40,30 @@ mod copy_in;
 mod error;
 mod flush;
 mod inbox;
+mod key;
 mod keys;
 mod message;
 mod plan;
 mod redrive;
 mod rejects;
+mod remask;
 mod security;
 mod settings;
 mod statistics;
 mod text;
+mod trial;
 mod trigger;
+mod unguarded;
+mod values;
+mod watch;
 mod writer;
 
 use masking::keyring::{KeyRing, Token};
+use masking::memory;
 use masking::scheme::{self, Masker, Scheme};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use pgrx::{AnyElement, Array};
 
 use error::{Error, Raise};
 use text::Text;
@@ -61,7 +78,8 @@ compile_error!("Postgres errors cross this library as unwinding panics: build it
 pub extern "C-unwind" fn _PG_init() {
     settings::register().or_raise();
     batch::register();
-    inbox::register();
+    plan::register();
+    watch::register();
     audit::register();
     statistics::register();
     #[expect(unsafe_code, reason = "calls Postgres")]
@@ -123,7 +141,7 @@ fn mask(value: &str, scheme: Scheme) -> Result<Text, Error> {
     };
     let masker = Masker::new(scheme, ring.as_deref().map(|ring| &**ring));
     let masker = masker.ok_or(Error::Internal("a scheme has no keys"))?;
-    Text::write(masker.masked_len(value), |out| Ok(masker.mask(value, out)))
+    Text::write(masker.masked_len(value), |out| Ok(masker.mask(value, out)?))
 }
 
 /// Every mask that a value may have: a token of each key, the primary's first, and base64. A row is found by any of
@@ -132,24 +150,31 @@ fn mask(value: &str, scheme: Scheme) -> Result<Text, Error> {
 /// A token has no mask but itself: others would give away what is in it.
 #[pg_extern(stable, strict, parallel_safe)]
 fn mask_pii_all(value: &str) -> Vec<String> {
-    let ring = keys::ring_if_any().or_raise();
-    if ring.as_ref().is_some_and(|ring| ring.is_token(value.as_bytes())) {
-        return vec![value.to_owned()];
+    masks(value).or_raise()
+}
+
+fn masks(value: &str) -> Result<Vec<String>, Error> {
+    let bytes = value.as_bytes();
+    let ring = keys::ring_if_any()?;
+    if let Some(ring) = &ring
+        && ring.is_token(bytes)?
+    {
+        return Ok(vec![memory::copied(value)?]);
     }
-    let mut masks: Vec<String> = ring.iter().flat_map(|ring| ring.tokens(value.as_bytes())).collect();
-    let mut base64 = vec![0; scheme::base64::masked_len(value.as_bytes())];
-    scheme::base64::mask(value.as_bytes(), &mut base64);
-    // It is ASCII.
-    masks.push(String::from_utf8(base64).unwrap_or_default());
-    masks
+    let mut masks = ring.iter().flat_map(|ring| ring.tokens(bytes)).collect::<Result<Vec<_>, _>>()?;
+    masks.push(scheme::base64::masked(bytes)?);
+    Ok(masks)
 }
 
 /// The value that `mask_pii` made a mask from, by whatever scheme and key of the ring; an error, which does not quote it, for
-/// any other text. It is counted, and where that is set, logged and limited.
+/// any other text. It is counted. Settings make it logged, limited, and refused without a purpose.
 ///
 /// Not parallel safe, since workers do not count.
 #[pg_extern(stable, strict, parallel_restricted)]
 fn unmask_pii(mask: &str) -> Text {
+    if security::is_restricted_operation() {
+        error::raise(Error::UnmaskRestricted);
+    }
     unmask(mask).or_raise()
 }
 
@@ -177,14 +202,14 @@ fn remask_pii(mask: &str) -> Text {
 /// The id of the key that a mask says it was made under; NULL for any other text, so for base64 too.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn mask_key(mask: &str) -> Option<&str> {
-    Token::parse(mask.as_bytes()).map(|token| token.key)
+    Token::parse(mask.as_bytes()).map_err(Error::from).or_raise().map(|token| token.key)
 }
 
 /// Whether a text has the form of a masked value, so that a column can be kept free of others. A value that happens to be
 /// base64 of a text passes too; no key is needed to tell.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn is_masked(value: &str) -> bool {
-    scheme::is_mask(value.as_bytes())
+    scheme::is_mask(value.as_bytes()).map_err(Error::from).or_raise()
 }
 
 /// What the session's last finished inbox statement did: no row where there is none, or where it was rolled back.
@@ -212,10 +237,8 @@ fn inbox_reject_classes() -> TableIterator<'static, (name!(class, &'static str),
 
 /// What each inbox of the database has done since the server started. Behind the view of this name, which leaves out those that
 /// are dropped.
-///
-/// Not for parallel queries, in which no subtransaction can begin.
 #[expect(clippy::type_complexity, reason = "the columns of a row, by name")]
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_restricted)]
 fn inbox_statistics() -> TableIterator<
     'static,
     (
@@ -235,6 +258,47 @@ fn inbox_statistics() -> TableIterator<
         let (last, since) = (time(of.last_event_at), time(of.since));
         (of.inbox, of.stored, of.duplicate, of.rejected.sum(), by_class, last, since)
     }))
+}
+
+/// Returns how much each role has unmasked in this database since the server started. Behind the view of this name, which
+/// leaves out roles that are dropped.
+#[expect(clippy::type_complexity, reason = "the columns of a row, by name")]
+#[pg_extern(volatile, parallel_restricted)]
+fn unmask_statistics() -> TableIterator<
+    'static,
+    (
+        name!(role, pg_sys::Oid),
+        name!(statements, i64),
+        name!(unmasked, i64),
+        name!(with_purpose, i64),
+        name!(last_at, Option<TimestampWithTimeZone>),
+        name!(since, Option<TimestampWithTimeZone>),
+    ),
+> {
+    let time = |time: i64| TimestampWithTimeZone::try_from(time).ok();
+    TableIterator::new(statistics::roles::all().into_iter().map(move |of| {
+        let (last, since) = (time(of.last_at), time(of.since));
+        (of.role, of.statements, of.unmasked.values, of.unmasked.with_purpose, last, since)
+    }))
+}
+
+/// Tries whether an inbox takes events: writes a reject, and a row made from the rules or copied from the target, and rolls both
+/// back. Returns true if the row went in, and false if checks of the target refused it for its values. Raises the error if
+/// the set-up is at fault.
+///
+/// Acts with the rights of the inbox's owner; the caller needs INSERT on the inbox.
+#[pg_extern(
+    volatile,
+    strict,
+    parallel_unsafe,
+    sql = r"
+CREATE FUNCTION try_inbox(inbox regclass) RETURNS boolean
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"
+)]
+fn try_inbox(inbox: pg_sys::Oid, call: pg_sys::FunctionCallInfo) -> bool {
+    let trial = trial::try_inbox(inbox, security::schema_of_called(call)).or_raise();
+    trial == trial::Trial::Stored
 }
 
 /// Puts rejects back into their inbox, in the same transaction: what is stored now is gone from them, what is still bad
@@ -261,7 +325,7 @@ fn redrive_rejects(
     reason: Option<&str>,
     rejected_before: Option<TimestampWithTimeZone>,
     rejected_after: Option<TimestampWithTimeZone>,
-    message_ids: Option<Vec<Option<pgrx::Uuid>>>,
+    message_ids: Option<Array<'_, pgrx::Uuid>>,
     max_rejects: Option<i32>,
     call: pg_sys::FunctionCallInfo,
 ) -> TableIterator<
@@ -284,27 +348,49 @@ fn redrive_rejects(
 /// and time are then the message's. `event` is where in the text the event stands, a JSON pointer (RFC 6901): `''` is all
 /// of it. Where that is a string, the event is the JSON in it.
 ///
-/// NULL for one of these three is what it is by default. Attached again, an inbox takes the new definition and keeps its grants.
-#[pg_extern(volatile, parallel_unsafe)]
+/// `allow_unlogged` takes a target or rejects table that Postgres empties after a crash, although the messages are deleted.
+///
+/// NULL for one of these four is what it is by default. Attached again, an inbox takes the new definition and keeps its grants.
+#[pg_extern(
+    volatile,
+    parallel_unsafe,
+    sql = r"
+CREATE FUNCTION attach_inbox(
+    inbox text,
+    target text,
+    rejects text,
+    rules jsonb,
+    flush text DEFAULT 'auto',
+    envelope text DEFAULT 'none',
+    event text DEFAULT '',
+    allow_unlogged boolean DEFAULT false
+) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"
+)]
+#[expect(clippy::too_many_arguments, reason = "they are those of the SQL function")]
 fn attach_inbox(
     inbox: Option<&str>,
     target: Option<&str>,
     rejects: Option<&str>,
-    rules: Option<pgrx::JsonB>,
-    flush: default!(Option<&str>, "'auto'"),
-    envelope: default!(Option<&str>, "'none'"),
-    event: default!(Option<&str>, "''"),
+    rules: Option<AnyElement>,
+    flush: Option<&str>,
+    envelope: Option<&str>,
+    event: Option<&str>,
+    allow_unlogged: Option<bool>,
+    call: pg_sys::FunctionCallInfo,
 ) {
-    attach::attach(
-        inbox.ok_or(Error::NullArgument("inbox")).or_raise(),
-        target.ok_or(Error::NullArgument("target")).or_raise(),
-        rejects.ok_or(Error::NullArgument("rejects")).or_raise(),
-        rules.ok_or(Error::NullArgument("rules")).or_raise().0,
-        flush.unwrap_or("auto"),
-        envelope.unwrap_or("none"),
-        event.unwrap_or_default(),
-    )
-    .or_raise();
+    let wanted = attach::Wanted {
+        inbox: inbox.ok_or(Error::NullArgument("inbox")).or_raise(),
+        target: target.ok_or(Error::NullArgument("target")).or_raise(),
+        rejects: rejects.ok_or(Error::NullArgument("rejects")).or_raise(),
+        rules: rules.ok_or(Error::NullArgument("rules")).or_raise(),
+        flush: flush.unwrap_or("auto"),
+        envelope: envelope.unwrap_or("none"),
+        event: event.unwrap_or_default(),
+        allow_unlogged: allow_unlogged.unwrap_or_default(),
+    };
+    attach::attach(&wanted, security::schema_of_called(call)).or_raise();
 }
 
 extension_sql!(
@@ -322,12 +408,8 @@ COMMENT ON FUNCTION inbox_counts() IS 'what the session''s last inbox statement 
 COMMENT ON FUNCTION inbox_reject_classes() IS 'the rejects of that statement by class';
 COMMENT ON FUNCTION redrive_rejects(regclass, text, timestamptz, timestamptz, uuid[], integer) IS
     'put rejects back into their inbox';
-COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb, text, text, text) IS 'make an inbox for a table';
--- Taking a mask back is a right of its own. So is masking under a key: there are no more than 4 billion IPv4 addresses, so
--- who may mask guesses finds out what any mask is of.
-REVOKE EXECUTE ON FUNCTION
-    unmask_pii(text), mask_pii(text, text), mask_pii_all(text), remask_pii(text),
-    redrive_rejects(regclass, text, timestamptz, timestamptz, uuid[], integer) FROM PUBLIC;
+COMMENT ON FUNCTION try_inbox(regclass) IS 'whether an inbox takes events, by a row that is rolled back';
+COMMENT ON FUNCTION attach_inbox(text, text, text, jsonb, text, text, text, boolean) IS 'make an inbox for a table';
 ",
     name = "inbox_trigger",
     requires = [
@@ -341,9 +423,12 @@ REVOKE EXECUTE ON FUNCTION
         inbox_counts,
         inbox_reject_classes,
         redrive_rejects,
+        try_inbox,
         attach_inbox
     ]
 );
 
-extension_sql_file!("remask.sql", requires = [remask_pii, mask_key]);
-extension_sql_file!("statistics.sql", requires = [inbox_statistics]);
+extension_sql_file!("remask.sql");
+extension_sql_file!("statistics.sql", requires = [inbox_statistics, unmask_statistics]);
+extension_sql_file!("sql/privileges.sql", requires = ["inbox_trigger"]);
+extension_sql_file!("sql/grants.sql", finalize);

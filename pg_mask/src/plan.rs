@@ -1,114 +1,254 @@
-//! A prepared statement that outlives the transaction which prepared it.
+//! Prepared statements that stay bound to their relations.
+//!
+//! A statement is text, and Postgres looks the names in it up again whenever it has to plan it again. Between two runs
+//! the owner of a schema can rename it and put another relation in the place of ours, whose triggers, defaults and
+//! check options would then run with the rights of the inbox's owner. Planning alone runs their IMMUTABLE functions.
+//!
+//! So each statement is prepared for a list of relations and functions. Every parse of it is compared with that list between
+//! parse analysis and planning, in Postgres's own hook for that moment. It is prepared and run under a path on which
+//! functions and operators are found in `pg_catalog` alone: Postgres parses it again under the path of the run. No statement
+//! names a user-defined type.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 
 use pgrx::datum::{Datum, DatumWithOid};
+use pgrx::prelude::*;
 use pgrx::{PgList, pg_sys};
 
-use crate::error::Error;
+use crate::error::{Error, raise};
+use crate::security::with_catalog_path;
+
+thread_local! {
+    /// Each bound statement by the address of its text, which no other statement shares.
+    static BOUND: RefCell<HashMap<*const c_char, Bound>> = RefCell::default();
+    static NEXT_HOOK: Cell<pg_sys::post_parse_analyze_hook_type> = const { Cell::new(None) };
+}
+
+/// Relations and functions that a statement can name.
+#[derive(Clone, Default)]
+pub(crate) struct Bound {
+    pub(crate) relations: Vec<pg_sys::Oid>,
+    /// Functions besides Postgres's own.
+    pub(crate) functions: Vec<pg_sys::Oid>,
+}
+
+impl Bound {
+    /// Binds to one relation.
+    pub(crate) fn to(relation: pg_sys::Oid) -> Self {
+        Self { relations: vec![relation], functions: Vec::new() }
+    }
+
+    /// Whether a query names nothing else. Postgres tells relations by OID, and functions that are not its own by a hash
+    /// of their OID: one with another OID and this hash would take four billion functions to find.
+    ///
+    /// # Safety
+    /// `query` is one that was analyzed and not rewritten yet.
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    unsafe fn is_all_of(&self, query: *mut pg_sys::Query) -> bool {
+        let (mut relations, mut items, mut row_security) =
+            (std::ptr::null_mut(), std::ptr::null_mut(), false);
+        let none = pg_sys::Datum::null();
+        let functions = pg_sys::SysCacheIdentifier::PROCOID.cast_signed();
+        // SAFETY: pointers to locals; the lists and what is in them are in the current memory context.
+        unsafe {
+            pg_sys::extract_query_dependencies(
+                query.cast(),
+                &raw mut relations,
+                &raw mut items,
+                &raw mut row_security,
+            );
+            let is_function = |item: &pg_sys::PlanInvalItem| {
+                let hash = |&oid: &pg_sys::Oid| {
+                    pg_sys::GetSysCacheHashValue(functions, oid.into(), none, none, none)
+                };
+                self.functions.iter().any(|oid| hash(oid) == item.hashValue)
+            };
+            PgList::<pg_sys::Oid>::from_pg(relations).iter_oid().all(|oid| self.relations.contains(&oid))
+                && PgList::<pg_sys::PlanInvalItem>::from_pg(items)
+                    .iter_ptr()
+                    .all(|item| (*item).cacheId != functions || is_function(&*item))
+        }
+    }
+}
+
+/// Asks Postgres to show each statement between parse analysis and planning.
+pub(crate) fn register() {
+    /// Not guarded by pgrx, since the next hook's errors would lose what pgrx does not carry. No frame of it has a
+    /// destructor.
+    #[expect(unsafe_code, reason = "called by Postgres")]
+    #[expect(ffi_unwind_calls, reason = "an error of another library's hook goes through")]
+    unsafe extern "C-unwind" fn analyzed(
+        state: *mut pg_sys::ParseState,
+        query: *mut pg_sys::Query,
+        jumble: *mut pg_sys::JumbleState,
+    ) {
+        // SAFETY: the arguments are those that Postgres calls the hook with.
+        unsafe {
+            compare(state, query);
+            if let Some(next) = NEXT_HOOK.get() {
+                next(state, query, jumble);
+            }
+        }
+    }
+    #[expect(unsafe_code, reason = "sets a variable")]
+    // SAFETY: the hook is a function of this library, which is never unloaded; libraries are loaded one after the other.
+    unsafe {
+        NEXT_HOOK.set(pg_sys::post_parse_analyze_hook);
+        pg_sys::post_parse_analyze_hook = Some(analyzed);
+    }
+}
+
+/// Raises an error if this is a bound statement and names what it is not bound to. Does nothing for others.
+#[expect(unsafe_code, reason = "called by Postgres")]
+#[pg_guard]
+unsafe extern "C-unwind" fn compare(state: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
+    // SAFETY: Postgres calls its hook (post_parse_analyze_hook in analyze.c) with the state and the query that it made.
+    let holds = BOUND.with_borrow(|bound| unsafe {
+        bound.get(&(*state).p_sourcetext).is_none_or(|bound| bound.is_all_of(query))
+    });
+    if !holds {
+        raise(Error::Replaced);
+    }
+}
+
+/// Has the statement whose text stands at this address compared as long as it lives.
+struct Binding(*const c_char);
+
+impl Binding {
+    fn new(text: *const c_char, to: &Bound) -> Self {
+        BOUND.with_borrow_mut(|bound| bound.insert(text, to.clone()));
+        Self(text)
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        BOUND.with_borrow_mut(|bound| bound.remove(&self.0));
+    }
+}
 
 /// A statement prepared once a session. Postgres plans it again by itself when a table it uses changes.
 pub(crate) struct Plan {
     raw: pg_sys::SPIPlanPtr,
-    /// The relation that it is for.
-    of: Option<pg_sys::Oid>,
+    /// Dropped first, so that it never outlives the text.
+    binding: Option<Binding>,
 }
 
 #[expect(unsafe_code, reason = "calls Postgres")]
 impl Plan {
-    /// Prepares `sql`, whose parameters are of types `parameters`.
-    pub(crate) fn prepare(sql: &str, parameters: &[pg_sys::Oid]) -> Result<Self, Error> {
-        Self::prepare_with(sql, parameters, None, 0)
+    /// Prepares `sql`, which names nothing but what it is bound to. Its parameters are of types `parameters`.
+    pub(crate) fn prepare(bound: &Bound, sql: &str, parameters: &[pg_sys::Oid]) -> Result<Self, Error> {
+        Self::prepare_with(bound, sql, parameters, 0)
     }
 
-    /// The same of a statement that names one relation, which must be this one whenever it runs.
-    ///
-    /// Postgres looks names up again when it plans anew. Whoever owns a schema can rename it at any time and put another
-    /// relation in the place of ours, whose triggers would run with the inbox's owner's rights.
-    pub(crate) fn prepare_on(
-        relation: pg_sys::Oid,
+    /// Prepares a statement that is planned once, whatever the arguments. To look at thousands of them takes longer than
+    /// it saves.
+    pub(crate) fn prepare_generic(
+        bound: &Bound,
         sql: &str,
         parameters: &[pg_sys::Oid],
     ) -> Result<Self, Error> {
-        Self::prepare_with(sql, parameters, Some(relation), 0)
-    }
-
-    /// The same, planned once whatever the arguments: to look at thousands of them takes longer than it saves.
-    pub(crate) fn prepare_generic_on(
-        relation: pg_sys::Oid,
-        sql: &str,
-        parameters: &[pg_sys::Oid],
-    ) -> Result<Self, Error> {
-        Self::prepare_with(sql, parameters, Some(relation), pg_sys::CURSOR_OPT_GENERIC_PLAN)
+        Self::prepare_with(bound, sql, parameters, pg_sys::CURSOR_OPT_GENERIC_PLAN)
     }
 
     fn prepare_with(
+        bound: &Bound,
         sql: &str,
         parameters: &[pg_sys::Oid],
-        of: Option<pg_sys::Oid>,
         options: u32,
     ) -> Result<Self, Error> {
         // A NUL cannot come in: names are read from the catalogs.
         let sql = CString::new(sql).map_err(|_| Error::Internal("a statement has a NUL"))?;
         let count = i32::try_from(parameters.len()).unwrap_or(i32::MAX);
+        let first = Binding::new(sql.as_ptr(), bound);
         // SAFETY: the pointers live through the calls; SPI_prepare_cursor only reads the types.
-        unsafe {
+        let raw = with_catalog_path(|| unsafe {
             pg_sys::SPI_connect();
             let types = parameters.as_ptr().cast_mut();
             let raw = pg_sys::SPI_prepare_cursor(sql.as_ptr(), count, types, options.cast_signed());
-            if raw.is_null() {
-                pg_sys::SPI_finish();
-                return Err(Error::Internal("a statement could not be prepared"));
+            if !raw.is_null() {
+                pg_sys::SPI_keepplan(raw);
             }
-            pg_sys::SPI_keepplan(raw);
             pg_sys::SPI_finish();
-            Ok(Self { raw, of })
+            raw
+        });
+        drop(first);
+        if raw.is_null() {
+            return Err(Error::Internal("a statement could not be prepared"));
+        }
+        let mut plan = Self { raw, binding: None };
+        plan.binding = Some(Binding::new(plan.text()?, bound));
+        Ok(plan)
+    }
+
+    /// The address of the text that Postgres parses when it plans again.
+    fn text(&self) -> Result<*const c_char, Error> {
+        // SAFETY: a kept plan has a list of sources, one for each statement in it, which live as long.
+        unsafe {
+            let sources =
+                PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(self.raw));
+            let source = sources.head().ok_or(Error::Internal("a statement has no source"))?;
+            Ok((*source).query_string)
         }
     }
 
-    /// Runs it with these arguments, none NULL. The rows that it inserted or returned, and the first returned value.
+    /// Runs it with these arguments, none NULL. Returns the number of rows that it inserted or returned, and the first
+    /// returned value.
     pub(crate) fn execute(&self, arguments: &[pg_sys::Datum]) -> Result<Executed, Error> {
         let mut first = None;
-        let rows = self.run(arguments, |datum| {
-            first.get_or_insert(datum.value() as u64);
+        let rows = self.run(arguments, false, |row| {
+            first.get_or_insert(row.datum(1).map_or(0, |datum| datum.value() as u64));
+            Ok(())
         })?;
         Ok(Executed { rows, first: first.unwrap_or_default() })
     }
 
-    /// Runs it with these arguments, none NULL, and gives the numbers that it returns.
+    /// Runs it with these arguments, none NULL, and returns the numbers that it returns.
     pub(crate) fn numbers(&self, arguments: &[pg_sys::Datum]) -> Result<Vec<u64>, Error> {
         let mut numbers = Vec::new();
-        self.run(arguments, |datum| numbers.push(datum.value() as u64))?;
+        self.run(arguments, false, |row| {
+            numbers.extend(row.datum(1).map(|datum| datum.value() as u64));
+            Ok(())
+        })?;
         Ok(numbers)
     }
 
-    /// Runs it and hands over the first column of each row that it returns. The rows that it inserted or returned.
-    fn run(&self, arguments: &[pg_sys::Datum], mut value: impl FnMut(pg_sys::Datum)) -> Result<u64, Error> {
+    /// Runs it with these arguments, none NULL, and hands over each row that it returns. `read_only` has it see what the
+    /// active snapshot sees. Returns the number of rows that it inserted, updated or returned.
+    pub(crate) fn run(
+        &self,
+        arguments: &[pg_sys::Datum],
+        read_only: bool,
+        mut each: impl FnMut(&Returned) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
         // SAFETY: the plan lives as long as `self`; a result is read before SPI_finish frees it.
         unsafe {
-            self.connect()?;
-            let status =
-                pg_sys::SPI_execute_plan(self.raw, arguments.as_ptr().cast_mut(), std::ptr::null(), false, 0);
+            pg_sys::SPI_connect();
+            let arguments = arguments.as_ptr().cast_mut();
+            let status = with_catalog_path(|| {
+                pg_sys::SPI_execute_plan(self.raw, arguments, std::ptr::null(), read_only, 0)
+            });
             let rows = pg_sys::SPI_processed;
+            let mut result = Ok(());
             if status == pg_sys::SPI_OK_SELECT.cast_signed() && rows > 0 {
                 let table = &*pg_sys::SPI_tuptable;
                 let returned = usize::try_from(rows).unwrap_or_default();
-                for &row in std::slice::from_raw_parts(table.vals, returned) {
-                    let mut null = false;
-                    value(pg_sys::SPI_getbinval(row, table.tupdesc, 1, &raw mut null));
-                }
+                let tuples = std::slice::from_raw_parts(table.vals, returned);
+                result = tuples
+                    .iter()
+                    .try_for_each(|&tuple| each(&Returned { tuple, description: table.tupdesc }));
             }
             pg_sys::SPI_finish();
+            result?;
             pgrx::Spi::check_status(status)?;
             Ok(rows)
         }
     }
-}
 
-#[expect(unsafe_code, reason = "calls Postgres")]
-impl Plan {
     /// Opens a cursor over what it returns, and gives its name.
-    pub(crate) fn open_cursor(&self, arguments: &[DatumWithOid<'_>]) -> Result<String, Error> {
+    pub(crate) fn open_cursor(&self, arguments: &[DatumWithOid<'_>]) -> String {
         let mut values: Vec<pg_sys::Datum> = Vec::new();
         let mut nulls: Vec<c_char> = Vec::new();
         for argument in arguments {
@@ -118,67 +258,49 @@ impl Plan {
         }
         // SAFETY: as for `run`. The portal has the plan for itself, and lives until it is closed or the transaction ends.
         unsafe {
-            self.connect()?;
+            pg_sys::SPI_connect();
             let (values, nulls) = (values.as_mut_ptr(), nulls.as_ptr());
-            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), self.raw, values, nulls, false);
+            let portal = with_catalog_path(|| {
+                pg_sys::SPI_cursor_open(std::ptr::null(), self.raw, values, nulls, false)
+            });
             let name = CStr::from_ptr((*portal).name).to_string_lossy().into_owned();
             pg_sys::SPI_finish();
-            Ok(name)
+            name
         }
     }
+}
 
-    /// Connects to SPI, if the names in the statement mean what they did.
-    fn connect(&self) -> Result<(), Error> {
-        // SAFETY: plain calls.
-        unsafe {
-            pg_sys::SPI_connect();
-            self.look_at_names().inspect_err(|_| {
-                pg_sys::SPI_finish();
-            })
-        }
+/// A row that a statement returned.
+pub(crate) struct Returned {
+    tuple: pg_sys::HeapTuple,
+    description: pg_sys::TupleDesc,
+}
+
+impl Returned {
+    /// Returns a column, counted from 1; none where it is NULL. It lives as long as the row.
+    pub(crate) fn datum(&self, column: i32) -> Option<pg_sys::Datum> {
+        let mut null = false;
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: the tuple is of this description, and both live as long as the row is shown.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.description, column, &raw mut null) };
+        (!null).then_some(datum)
     }
 
-    /// Has Postgres look the names up, lock what they mean, and fails where that is another relation. Until the statement has
-    /// run they mean the same: Postgres hears of renamings when it locks something, and all is locked.
-    ///
-    /// # Safety
-    ///
-    /// To be called while connected to SPI.
-    unsafe fn look_at_names(&self) -> Result<(), Error> {
-        let Some(of) = self.of else { return Ok(()) };
-        // SAFETY: a kept plan of one statement has one source, which lives as long; its lists are read before anything else
-        // is called.
+    /// Returns a column, counted from 1, as its type writes it; none where it is NULL. The type is that of the row: a column
+    /// that was looked at before can have become another type since.
+    pub(crate) fn text(&self, column: i32) -> Option<CString> {
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: the tuple is of this description. The text is NULL or a C string, which is copied.
         unsafe {
-            loop {
-                let plan = pg_sys::SPI_plan_get_cached_plan(self.raw);
-                if plan.is_null() {
-                    return Err(Error::Internal("a statement has no plan"));
-                }
-                pg_sys::ReleaseCachedPlan(plan, pg_sys::CurrentResourceOwner);
-                let sources =
-                    PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(self.raw));
-                let Some(source) = sources.head().and_then(|source| source.as_ref()) else {
-                    return Err(Error::Internal("a statement has no source"));
-                };
-                // What planning locked may have brought news.
-                if !source.is_valid {
-                    continue;
-                }
-                // Those that the statement names come first, and those that rules and views have put there later. There is
-                // none where a rule does nothing instead.
-                let found = PgList::<pg_sys::Oid>::from_pg(source.relationOids).get_oid(0);
-                return match found {
-                    Some(other) if other != of => Err(Error::Replaced),
-                    _ => Ok(()),
-                };
-            }
+            let text = pg_sys::SPI_getvalue(self.tuple, self.description, column);
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_owned())
         }
     }
 }
 
 /// What a statement did.
 pub(crate) struct Executed {
-    /// Rows inserted, or returned.
+    /// Rows inserted, updated or returned.
     pub(crate) rows: u64,
     /// The first column of the first row returned, a bigint.
     pub(crate) first: u64,
@@ -187,6 +309,7 @@ pub(crate) struct Executed {
 #[expect(unsafe_code, reason = "calls Postgres")]
 impl Drop for Plan {
     fn drop(&mut self) {
+        self.binding = None;
         // SAFETY: the plan is kept (it belongs to no transaction) and nobody else has the pointer.
         unsafe {
             pg_sys::SPI_freeplan(self.raw);

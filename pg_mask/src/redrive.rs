@@ -5,18 +5,18 @@
 //! it would see the events, and so would a relation that came to have its name meanwhile: they go one by one from the mask into the batch,
 //! which masks them again. What Postgres keeps of the rejects that are taken, be it in a temporary file, is masks.
 
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone, Uuid};
+use pgrx::datum::{Array, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use crate::attached::Attached;
 use crate::batch::{self, By, Counts, Message, name_of};
 use crate::catalog::select;
 use crate::error::Error;
 use crate::inbox::Inbox;
-use crate::plan::Plan;
-use crate::security::{as_owner, function, may_call, may_insert};
+use crate::plan::{Bound, Plan};
+use crate::security::{as_owner, is_restricted_operation, make_constraints_immediate, may_call, may_insert};
 use crate::text::Text;
-use crate::trigger::argument_of;
 use crate::unmask;
 
 /// So many rejects are in memory at a time, masked and unmasked: nothing bounds the size of an event but Postgres.
@@ -28,7 +28,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) reason: Option<&'a str>,
     pub(crate) rejected_before: Option<TimestampWithTimeZone>,
     pub(crate) rejected_after: Option<TimestampWithTimeZone>,
-    pub(crate) message_ids: Option<Vec<Option<Uuid>>>,
+    pub(crate) message_ids: Option<Array<'a, Uuid>>,
     /// The most to take, the oldest first.
     pub(crate) most: Option<i32>,
 }
@@ -44,19 +44,24 @@ pub(crate) fn redrive(
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"redrive_rejects()".as_ptr());
     }
+    // A reader's function in an index would unmask under the settings of the session that analyzes it.
+    if is_restricted_operation() {
+        return Err(Error::UnmaskRestricted);
+    }
     may_insert(view);
     let attached = Attached::lock(view, schema)?;
-    as_owner(attached.owner, || {
-        if !may_call(schema, c"unmask_pii", &[pg_sys::TEXTOID]) {
-            return Err(Error::OwnerMayNotUnmask { inbox: name_of(view) });
-        }
-        let inbox = Inbox::ready(view, attached.trigger, &attached.argument)?;
-        alone_with_its_rejects(view, attached.function, &inbox)?;
-        batch::open(view);
+    if !may_call(attached.owner, schema, c"unmask_pii", &[pg_sys::TEXTOID]) {
+        return Err(Error::OwnerMayNotUnmask { inbox: name_of(view) });
+    }
+    let inbox = Inbox::ready(view, attached.owner, attached.trigger, &attached.argument)?;
+    alone_with_its_rejects(view, attached.function, &inbox)?;
+    make_constraints_immediate();
+    batch::open(view);
+    let taken = as_owner(attached.owner, || {
         let mut taken = 0;
         let cursor = take(&inbox, wanted)?;
         loop {
-            let fetched = next(&cursor, |message| {
+            let fetched = next(&cursor, taken, |message| {
                 let by = || By::new(inbox.clone(), attached.owner, attached.function);
                 batch::append(view, attached.owner, by, || message)
             })?;
@@ -65,8 +70,9 @@ pub(crate) fn redrive(
                 break;
             }
         }
-        Ok((taken, batch::close(view, attached.owner)?))
-    })
+        Ok::<_, Error>(taken)
+    })?;
+    Ok((taken, batch::close(view, attached.owner)?))
 }
 
 /// A reject does not say which inbox it is of: from a table that two of them share, one would take the other's, and fill its own
@@ -81,6 +87,9 @@ fn alone_with_its_rejects(view: pg_sys::Oid, function: pg_sys::Oid, inbox: &Inbo
          SELECT t.tgrelid FROM pg_catalog.pg_depend d
          JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
          JOIN pg_catalog.pg_trigger t ON t.tgrelid = w.ev_class AND t.tgfoid = $1
+         -- Anyone can make a view with this trigger. One whose owner cannot write rejects is no inbox with them.
+         JOIN pg_catalog.pg_class v ON v.oid = w.ev_class
+              AND pg_catalog.has_table_privilege(v.relowner, d.refobjid, 'INSERT')
          WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND w.ev_class <> $3
            AND d.refobjid IN (SELECT relation FROM above UNION SELECT relation FROM below)
          LIMIT 1",
@@ -102,7 +111,7 @@ fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
     let sql = format!(
         "WITH chosen AS MATERIALIZED (
             SELECT tableoid AS part, ctid AS place FROM {rejects}
-            WHERE ($1 IS NULL OR pg_catalog.strpos(reason::pg_catalog.text, $1) > 0)
+            WHERE ($1 IS NULL OR pg_catalog.strpos(reason::pg_catalog.text COLLATE pg_catalog.\"C\", $1) > 0)
               AND ($2 IS NULL OR rejected_at < $2)
               AND ($3 IS NULL OR rejected_at >= $3)
               AND ($4 IS NULL OR message_id = ANY ($4))
@@ -123,12 +132,19 @@ fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
         wanted.most.into(),
     ];
     let types = arguments.each_ref().map(DatumWithOid::oid);
-    Plan::prepare_on(inbox.rejects_oid, &sql, &types)?.open_cursor(&arguments)
+    Ok(Plan::prepare(&Bound::to(inbox.rejects_oid), &sql, &types)?.open_cursor(&arguments))
 }
 
 /// Hands over the next rejects, unmasked, and returns how many they were. Connects anew for that, as memory is freed when a
 /// connection ends.
-fn next(cursor: &str, mut put: impl FnMut(Message<'_>) -> Result<(), Error>) -> Result<i64, Error> {
+fn next(
+    cursor: &str,
+    taken: i64,
+    mut put: impl FnMut(Message<'_>) -> Result<(), Error>,
+) -> Result<i64, Error> {
+    if position(cursor) != Some(taken) {
+        return Err(Error::CursorMoved);
+    }
     Spi::connect_mut(|client| {
         let mut cursor = client.find_cursor(cursor)?;
         let mut fetched = 0;
@@ -151,48 +167,13 @@ fn next(cursor: &str, mut put: impl FnMut(Message<'_>) -> Result<(), Error>) -> 
     })
 }
 
-/// An inbox as it is attached, which stays so until the transaction ends.
-struct Attached {
-    owner: pg_sys::Oid,
-    /// Its row trigger.
-    trigger: pg_sys::Oid,
-    /// That trigger's function.
-    function: pg_sys::Oid,
-    /// Its definition, as the trigger has it.
-    argument: String,
-}
-
-impl Attached {
-    /// Locks the view as an INSERT does, and looks what is attached to it.
-    fn lock(view: pg_sys::Oid, schema: pg_sys::Oid) -> Result<Self, Error> {
-        let inbox_trigger = function(schema, c"inbox_trigger", &[]);
-        #[expect(unsafe_code, reason = "reads Postgres's structs")]
-        // SAFETY: an open relation has its row of pg_class, and a list of its triggers if it has any; what is taken from
-        // them is copied before it is closed.
-        unsafe {
-            let relation = pg_sys::relation_open(view, pg_sys::RowExclusiveLock.cast_signed());
-            let class = &*(*relation).rd_rel;
-            let triggers = match (*relation).trigdesc.as_ref() {
-                Some(list) if class.relkind.cast_unsigned() == pg_sys::RELKIND_VIEW => {
-                    std::slice::from_raw_parts(
-                        list.triggers,
-                        usize::try_from(list.numtriggers).unwrap_or_default(),
-                    )
-                }
-                _ => &[],
-            };
-            let is_of_rows = |trigger: &&pg_sys::Trigger| {
-                trigger.tgfoid == inbox_trigger
-                    && u32::from(trigger.tgtype.cast_unsigned()) & pg_sys::TRIGGER_TYPE_INSTEAD != 0
-            };
-            let attached = triggers.iter().find(is_of_rows).map(|trigger| Self {
-                owner: class.relowner,
-                trigger: trigger.tgoid,
-                function: trigger.tgfoid,
-                argument: argument_of(trigger).to_owned(),
-            });
-            pg_sys::relation_close(relation, pg_sys::NoLock.cast_signed());
-            attached.ok_or_else(|| Error::NoInbox { relation: name_of(view) })
-        }
+/// Returns how many rows of a cursor were read, if there is one. Code that runs in a flush can find it by its name.
+fn position(cursor: &str) -> Option<i64> {
+    let name = std::ffi::CString::new(cursor).ok()?;
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: a C string; a portal that is found lives until it is closed.
+    unsafe {
+        let portal = pg_sys::GetPortalByName(name.as_ptr()).as_ref()?;
+        i64::try_from(portal.portalPos).ok()
     }
 }

@@ -1,11 +1,14 @@
-//! What each inbox has stored, found duplicate and rejected since the server started.
+//! Counts since the server started: what each inbox has stored, found duplicate and rejected, and what each role has unmasked.
 //!
 //! Kept in shared memory, where sessions add to plain counters when they commit: a table would have a row that all of them
 //! wait for. Nothing of it may ever keep an event from being stored: where there is no room, no statistics are kept.
 //!
 //! A transaction that is prepared counts when it is, as whoever commits it need not have seen its events.
 
+mod inboxes;
+pub(crate) mod roles;
 mod shared;
+mod slots;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -14,12 +17,16 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::batch::{Counts, name_of};
+use inboxes::OfInbox;
 pub(crate) use shared::preload;
-use shared::{Key, OfInbox, SLOTS, shared};
+use shared::{Statistics, shared};
+use slots::Key;
+pub(crate) use slots::SLOTS;
 
 /// What the running transaction has done so far.
 struct Pending {
     key: Key,
+    owner: pg_sys::Oid,
     /// The subtransaction whose rollback undoes it.
     part_of: pg_sys::SubTransactionId,
     counts: Counts,
@@ -31,11 +38,15 @@ thread_local! {
     static TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts what a statement on an inbox did, once the transaction commits.
-pub(crate) fn count(view: pg_sys::Oid, part_of: pg_sys::SubTransactionId, counts: &Counts) {
-    // The shared memory is made here, since no subtransaction can begin at COMMIT.
+/// Counts what a statement on an inbox of `owner`'s did, once the transaction commits.
+pub(crate) fn count(
+    view: pg_sys::Oid,
+    owner: pg_sys::Oid,
+    part_of: pg_sys::SubTransactionId,
+    counts: &Counts,
+) {
     if counts.events() > 0 && !is_temporary(view) && shared().is_some() {
-        add(Pending { key: Key::of(view), part_of, counts: *counts });
+        add(Pending { key: Key::of(view), owner, part_of, counts: *counts });
     }
 }
 
@@ -59,7 +70,8 @@ fn add(more: Pending) {
 
 /// The inboxes of this database of which there are statistics. Some may be dropped.
 pub(crate) fn of_inboxes() -> Vec<OfInbox> {
-    shared().map(|shared| shared.read_here().collect()).unwrap_or_default()
+    let read = |shared: &Statistics| shared.inboxes.read_here(|key, of| of.read(key.oid()));
+    shared().map(read).unwrap_or_default().into_iter().flatten().collect()
 }
 
 /// Asks Postgres to tell of the ends of transactions and subtransactions.
@@ -83,10 +95,11 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
     let Some(shared) = shared() else { return };
     match event {
         On::XACT_EVENT_PRE_COMMIT | On::XACT_EVENT_PRE_PREPARE => {
-            let keys: Vec<Key> = PENDING.with_borrow(|pending| pending.iter().map(|one| one.key).collect());
-            for key in keys {
-                if !shared.give_slot(key) && !TOLD.replace(true) {
-                    let inbox = name_of(key.view());
+            let keys: Vec<(Key, pg_sys::Oid)> =
+                PENDING.with_borrow(|pending| pending.iter().map(|one| (one.key, one.owner)).collect());
+            for (key, owner) in keys {
+                if !shared.inboxes.give(key, owner) && !TOLD.replace(true) {
+                    let inbox = name_of(key.oid());
                     pgrx::warning!(
                         "no statistics are kept of inbox \"{inbox}\": there are those of {SLOTS} inboxes"
                     );
@@ -97,9 +110,7 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
             // SAFETY: reads a variable of the backend, or the clock.
             let now = unsafe { pg_sys::GetCurrentTransactionStopTimestamp() };
             for one in PENDING.take() {
-                if let Some(slot) = shared.slot(one.key) {
-                    slot.add(&one.counts, now);
-                }
+                shared.inboxes.with(one.key, |inbox| inbox.add(&one.counts, now));
             }
         }
         On::XACT_EVENT_ABORT => drop(PENDING.take()),

@@ -11,7 +11,6 @@ use pgrx::prelude::*;
 use crate::batch::{self, By, Message};
 use crate::error::{Error, Raise};
 use crate::inbox::Inbox;
-use crate::security::as_owner;
 use crate::text::text;
 
 /// Tells Postgres how `inbox_trigger` is called.
@@ -81,27 +80,38 @@ impl<'a> Call<'a> {
         }
         match self.data.tg_event & WHICH {
             BEFORE_STATEMENT => {
-                self.check_columns()?;
+                check_columns(self.relation)?;
                 batch::open(view);
             }
             INSTEAD_OF_ROW => {
                 let ready = || {
-                    let inbox = as_owner(self.owner(), || {
-                        Inbox::ready(view, self.trigger.tgoid, argument_of(self.trigger))
-                    })?;
+                    let argument = argument_of(self.trigger);
+                    let inbox = Inbox::ready(view, self.owner(), self.trigger.tgoid, argument)?;
                     By::new(inbox, self.owner(), self.trigger.tgfoid)
                 };
                 batch::append(view, self.owner(), ready, || self.message())?;
-                // NULL would take the row out of the count that the client sees, and for the very tuple that it
-                // handed over Postgres leaves that one allocated until the statement ends (ExecIRInsertTriggers in
-                // trigger.c): memory would grow with every row. The copy goes with the row.
-                // SAFETY: the tuple is that of the row.
-                return Ok(unsafe { pg_sys::heap_copytuple(self.data.tg_trigtuple) }.into());
+                return Ok(self.without_body());
             }
             AFTER_STATEMENT => drop(batch::close(view, self.owner())?),
             _ => return Err(Error::NotAnInboxTrigger),
         }
         Ok(pg_sys::Datum::null())
+    }
+
+    /// Returns the row without its body, so that RETURNING has none to keep in a temporary file.
+    ///
+    /// NULL would take the row out of the count that the client sees. The very tuple that Postgres handed over would stay
+    /// allocated until the statement ends (`ExecIRInsertTriggers` in trigger.c), and memory would grow with every row.
+    fn without_body(&self) -> pg_sys::Datum {
+        const BODY: i32 = 3;
+        // SAFETY: the tuple is of this descriptor, in which `check_columns` has found the column. Pointers to locals are
+        // read only.
+        unsafe {
+            let (tuple, description) = (self.data.tg_trigtuple, self.relation.rd_att);
+            let (mut number, mut value, mut null) = (BODY, pg_sys::Datum::null(), true);
+            let (number, value, null) = (&raw mut number, &raw mut value, &raw mut null);
+            pg_sys::heap_modify_tuple_by_cols(tuple, description, 1, number, value, null).into()
+        }
     }
 
     fn class(&self) -> &'a pg_sys::FormData_pg_class {
@@ -111,17 +121,6 @@ impl<'a> Call<'a> {
 
     fn owner(&self) -> pg_sys::Oid {
         self.class().relowner
-    }
-
-    /// Whether the view has an inbox's columns: `message` reads by place and type.
-    fn check_columns(&self) -> Result<(), Error> {
-        // SAFETY: an open relation has a descriptor; a number past its end gives no type.
-        let types = unsafe { [1, 2, 3, 4].map(|number| pg_sys::SPI_gettypeid(self.relation.rd_att, number)) };
-        if types == [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID, pg_sys::InvalidOid] {
-            Ok(())
-        } else {
-            Err(Error::InboxColumns { inbox: batch::name_of(self.relation.rd_id) })
-        }
     }
 
     /// The row that is being inserted.
@@ -142,6 +141,18 @@ impl<'a> Call<'a> {
         let datum =
             unsafe { pg_sys::heap_getattr(self.data.tg_trigtuple, number, self.relation.rd_att, &mut null) };
         (!null).then_some(datum)
+    }
+}
+
+/// Fails where a view doesn't have the columns of an inbox: `message` reads them by place and type.
+pub(crate) fn check_columns(view: &pg_sys::RelationData) -> Result<(), Error> {
+    #[expect(unsafe_code, reason = "reads Postgres's structs")]
+    // SAFETY: an open relation has a descriptor; a number past its end gives no type.
+    let types = unsafe { [1, 2, 3, 4].map(|number| pg_sys::SPI_gettypeid(view.rd_att, number)) };
+    if types == [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID, pg_sys::InvalidOid] {
+        Ok(())
+    } else {
+        Err(Error::InboxColumns { inbox: batch::name_of(view.rd_id) })
     }
 }
 

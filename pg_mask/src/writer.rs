@@ -1,13 +1,21 @@
 //! Writing rows into a relation, set by set, and knowing which were there already.
+//!
+//! The rows travel as one array of the relation's own row type, whose values the columns' types have read before. So the
+//! statement has no cast, and no name but those of the relation and its columns.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use masking::{Kind, Rows};
 use pgrx::pg_sys;
 
-use crate::arrays::{array, array_oid};
+use crate::arrays::{array, array_of_rows};
+use crate::catalog::{Attribute, Relation, with_unchanged};
 use crate::error::{Error, quoted};
-use crate::plan::Plan;
+use crate::key::Key;
+use crate::plan::{Bound, Plan};
+use crate::values::Reader;
 
 /// What an insert does with a row that is there already. The numbers are those of the columns by which it is known.
 pub(crate) enum Conflict {
@@ -30,83 +38,68 @@ impl Conflict {
 
 /// Writes rows into one relation, set by set.
 pub(crate) struct Writer {
+    oid: pg_sys::Oid,
     relation: String,
+    columns: Vec<Attribute>,
     kinds: Vec<Kind>,
     insert: Plan,
-    /// Counts the rows that are not there although they were inserted; there is none where no column tells rows apart.
-    missing: Option<Plan>,
-    key: Vec<usize>,
+    /// Raises the error of a conflict that `insert` passes over, where it passes over those of any index.
+    insert_alone: Option<Plan>,
+    /// None where no column tells rows apart.
+    known: Option<Known>,
+}
+
+thread_local! {
+    /// The column whose value is being read from a row.
+    static READING: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Returns the column whose type refused its value in the last insert; none if that failed in another way.
+pub(crate) fn refusing_column() -> Option<usize> {
+    READING.take()
+}
+
+/// The key of a row, and the statement that looks it up.
+struct Known {
+    key: Key,
+    /// Counts the keys that are not there.
+    missing: Plan,
+    /// Numbers the keys that are there.
+    present: Plan,
 }
 
 impl Writer {
-    /// A writer of `columns` (name, form in which the values travel, type to cast to) of `relation`.
+    /// Returns a writer of `columns` of a relation, whose values travel as `kinds`.
     pub(crate) fn new(
-        relation: String,
-        oid: pg_sys::Oid,
-        columns: &[(String, Kind, Option<String>)],
+        relation: &Relation,
+        columns: Vec<Attribute>,
+        kinds: Vec<Kind>,
         conflict: &Conflict,
     ) -> Result<Self, Error> {
-        let key = conflict.key().to_vec();
-        let names: Vec<&str> = columns.iter().map(|(name, ..)| name.as_str()).collect();
-        let key_names: Vec<&str> = key.iter().map(|&column| names[column]).collect();
-        let numbered = |count: usize, prefix: &str| {
-            (1..=count).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>().join(", ")
-        };
-        let values: Vec<String> = columns
-            .iter()
-            .zip(1..)
-            .map(|((_, _, cast), number)| match cast {
-                Some(cast) => format!("v{number}::{cast}"),
-                None => format!("v{number}"),
-            })
-            .collect();
-        let on_conflict = match conflict {
-            Conflict::Error => String::new(),
-            // In the order in which COPY writes, since sessions that wait for each other's rows crosswise deadlock.
-            Conflict::On(key) => {
-                let order: Vec<String> = key.iter().map(|column| format!("v{}", column + 1)).collect();
-                format!(" ORDER BY {}, n ON CONFLICT ({}) DO NOTHING", order.join(", "), quoted(&key_names))
+        let known = match Key::new(conflict.key(), &kinds) {
+            Some(key) => {
+                let lookup = key.lookup(&columns, &kinds);
+                let prepare = |sql: &str| Plan::prepare(&Bound::to(relation.oid), sql, &lookup.types);
+                Some(Known {
+                    missing: prepare(&lookup.count_missing(&relation.name))?,
+                    present: prepare(&lookup.present(&relation.name))?,
+                    key,
+                })
             }
-            Conflict::Any(_) => " ON CONFLICT DO NOTHING".into(),
+            None => None,
         };
-        let insert = format!(
-            "INSERT INTO {relation} ({}) SELECT {} FROM unnest({}) WITH ORDINALITY AS v({}, n){on_conflict}",
-            quoted(&names),
-            values.join(", "),
-            numbered(columns.len(), "$"),
-            numbered(columns.len(), "v"),
-        );
-        let types = |columns: &[usize], kinds: &[Kind]| -> Vec<pg_sys::Oid> {
-            columns.iter().map(|&column| array_oid(kinds[column])).collect()
-        };
-        let kinds: Vec<Kind> = columns.iter().map(|(_, kind, _)| *kind).collect();
-        let all: Vec<usize> = (0..kinds.len()).collect();
-        let missing = if key.is_empty() {
-            None
-        } else {
-            let same: Vec<String> = key_names
-                .iter()
-                .zip(1..)
-                .map(|(name, number)| format!("t.{} = v{number}", quoted(&[name])))
-                .collect();
-            // A NULL in the key is in no conflict, so such a row cannot have been left out for one.
-            let present: Vec<String> =
-                (1..=key.len()).map(|number| format!("v{number} IS NOT NULL")).collect();
-            let sql = format!(
-                "SELECT pg_catalog.count(*) FROM unnest({}) AS v({}) WHERE {} AND NOT EXISTS (SELECT FROM {relation} AS t WHERE {})",
-                numbered(key.len(), "$"),
-                numbered(key.len(), "v"),
-                present.join(" AND "),
-                same.join(" AND "),
-            );
-            Some(Plan::prepare_on(oid, &sql, &types(&key, &kinds))?)
+        let insert_alone = match conflict {
+            Conflict::Any(_) => Some(insert(relation, &columns, &Conflict::Error)?),
+            Conflict::Error | Conflict::On(_) => None,
         };
         Ok(Self {
-            relation,
-            insert: Plan::prepare_on(oid, &insert, &types(&all, &kinds))?,
+            oid: relation.oid,
+            relation: relation.name.clone(),
+            insert: insert(relation, &columns, conflict)?,
+            insert_alone,
+            columns,
             kinds,
-            missing,
-            key,
+            known,
         })
     }
 
@@ -116,75 +109,128 @@ impl Writer {
     }
 
     /// Inserts the rows in `range` and returns how many were new; the others were there already.
+    ///
+    /// They go in by the order of their keys, which is that of COPY too: sessions that wait for each other's rows
+    /// crosswise would deadlock.
     pub(crate) fn insert(&self, rows: &Rows, range: Range<usize>) -> Result<usize, Error> {
-        let mut new = 0;
-        let mut start = range.start;
-        while start < range.end {
-            let keyed = self.is_keyed(rows, start);
-            let end = (start..range.end).find(|&row| self.is_keyed(rows, row) != keyed).unwrap_or(range.end);
-            new += self.insert_alike(rows, start..end, keyed)?;
-            start = end;
+        let Some(known) = &self.known else { return self.insert_unknown(rows, &range.collect::<Vec<_>>()) };
+        let (keyed, others) = known.key.sorted(rows, range);
+        let keyed: Vec<usize> = keyed.iter().map(|keyed| keyed.row).collect();
+        Ok(self.insert_known(known, rows, &keyed)? + self.insert_unknown(rows, &others)?)
+    }
+
+    /// Inserts rows that have all by which they are known.
+    fn insert_known(&self, known: &Known, rows: &Rows, order: &[usize]) -> Result<usize, Error> {
+        if order.is_empty() {
+            return Ok(0);
         }
-        Ok(new)
-    }
-
-    /// Whether a row has what it is known by. One without is in conflict with none, and must go in.
-    fn is_keyed(&self, rows: &Rows, row: usize) -> bool {
-        !self.key.is_empty() && self.key.iter().all(|&column| rows.field(row, column).is_some())
-    }
-
-    /// Inserts rows that all have a key, or all have none.
-    fn insert_alike(&self, rows: &Rows, range: Range<usize>, keyed: bool) -> Result<usize, Error> {
-        let arguments = self.arguments(rows, &range);
+        let values = self.values(rows, order)?;
+        let keys = self.keys(known, rows, order);
         let mut new = 0;
-        let mut missing = 0;
         // Whether a row was left out for being there already, or swallowed by a trigger or rule, only looking tells.
         // One that was there may have been deleted before the look: then it goes in the next time.
         for _ in 0..3 {
-            new += self.insert.execute(&arguments)?.rows;
-            missing = match &self.missing {
-                Some(plan) if keyed && new < range.len() as u64 => {
-                    plan.execute(&self.only_key(&arguments))?.first
-                }
-                _ if keyed => 0,
-                _ => (range.len() as u64).saturating_sub(new),
-            };
-            if missing == 0 || !keyed {
-                break;
+            new += self.insert.execute(&[values])?.rows;
+            if new >= order.len() as u64 || known.missing.execute(&keys)?.first == 0 {
+                return Ok(usize::try_from(new).unwrap_or(usize::MAX).min(order.len()));
             }
         }
+        if order.len() == 1
+            && let Some(insert) = &self.insert_alone
+        {
+            new += insert.execute(&[values])?.rows;
+        }
+        match known.missing.execute(&keys)?.first {
+            0 => Ok(usize::try_from(new).unwrap_or(usize::MAX).min(order.len())),
+            missing => Err(Error::RowsSwallowed { relation: self.relation.clone(), missing }),
+        }
+    }
+
+    /// Inserts rows that are in conflict with none, and must go in.
+    fn insert_unknown(&self, rows: &Rows, order: &[usize]) -> Result<usize, Error> {
+        if order.is_empty() {
+            return Ok(0);
+        }
+        let new = self.insert.execute(&[self.values(rows, order)?])?.rows;
+        let missing = (order.len() as u64).saturating_sub(new);
         if missing > 0 {
             return Err(Error::RowsSwallowed { relation: self.relation.clone(), missing });
         }
-        Ok(usize::try_from(new).unwrap_or(usize::MAX).min(range.len()))
+        Ok(order.len())
     }
 
-    /// Whether the relation has a row with the key of this one.
-    pub(crate) fn has(&self, rows: &Rows, row: usize) -> Result<bool, Error> {
-        match &self.missing {
-            Some(plan) if self.is_keyed(rows, row) => {
-                Ok(plan.execute(&self.only_key(&self.arguments(rows, &(row..row + 1))))?.first == 0)
-            }
-            _ => Ok(false),
+    /// Returns those of these rows whose key the relation has.
+    pub(crate) fn present(&self, rows: &Rows, numbers: &[usize]) -> Result<HashSet<usize>, Error> {
+        let Some(known) = &self.known else { return Ok(HashSet::new()) };
+        let keyed: Vec<usize> =
+            numbers.iter().copied().filter(|&row| known.key.is_whole(rows, row)).collect();
+        if keyed.is_empty() {
+            return Ok(HashSet::new());
         }
-    }
-
-    fn arguments(&self, rows: &Rows, range: &Range<usize>) -> Vec<pg_sys::Datum> {
-        let argument = |(column, &kind)| array(kind, range.clone().map(|row| rows.field(row, column)));
-        self.kinds.iter().enumerate().map(argument).collect()
-    }
-
-    fn only_key(&self, arguments: &[pg_sys::Datum]) -> Vec<pg_sys::Datum> {
-        self.key.iter().map(|&column| arguments[column]).collect()
+        let places = known.present.numbers(&self.keys(known, rows, &keyed))?;
+        let row_at = |place: u64| keyed.get(usize::try_from(place).ok()?.checked_sub(1)?).copied();
+        Ok(places.into_iter().filter_map(row_at).collect())
     }
 
     /// Does all that an insert does, with no row: so rights that are missing show when an inbox is attached.
     pub(crate) fn probe(&self) -> Result<(), Error> {
-        let none = self.arguments(&Rows::new(self.kinds.len()), &(0..0));
-        self.insert.execute(&none)?;
-        if let Some(plan) = &self.missing {
-            plan.execute(&self.only_key(&none))?;
+        let none = Rows::new(self.kinds.len());
+        self.insert.execute(&[self.values(&none, &[])?])?;
+        if let Some(known) = &self.known {
+            known.missing.execute(&self.keys(known, &none, &[]))?;
         }
         Ok(())
     }
+
+    /// Returns these rows, in this order, as an array of the relation's row type.
+    fn values(&self, rows: &Rows, order: &[usize]) -> Result<pg_sys::Datum, Error> {
+        let mut readers: Vec<Reader> =
+            self.columns.iter().zip(&self.kinds).map(|(column, kind)| Reader::of(column, *kind)).collect();
+        let mut nulls_checked = vec![false; self.columns.len()];
+        let values = |row: &usize, set: &mut dyn FnMut(i16, pg_sys::Datum)| {
+            let columns = self.columns.iter().zip(&mut readers).zip(&mut nulls_checked).enumerate();
+            for ((index, ((column, reader), null_checked)), field) in columns.zip(rows.fields(*row)) {
+                READING.set(Some(index));
+                match field {
+                    Some(field) => set(column.number, reader.read(field)),
+                    // One look for each set of rows: a domain says the same of each NULL.
+                    None if *null_checked => {}
+                    None => {
+                        Reader::check_null(column);
+                        *null_checked = true;
+                    }
+                }
+            }
+        };
+        READING.set(None);
+        let array =
+            with_unchanged(self.oid, &self.columns, |relation| array_of_rows(relation, order, values))?;
+        READING.set(None);
+        Ok(array)
+    }
+
+    fn keys(&self, known: &Known, rows: &Rows, order: &[usize]) -> Vec<pg_sys::Datum> {
+        let column = |column| array(self.kinds[column], order.iter().map(|&row| rows.field(row, column)));
+        known.key.columns().map(column).collect()
+    }
+}
+
+fn insert(relation: &Relation, columns: &[Attribute], conflict: &Conflict) -> Result<Plan, Error> {
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    let values: Vec<String> = names.iter().map(|name| format!("v.{}", quoted(&[name]))).collect();
+    let on_conflict = match conflict {
+        Conflict::Error => String::new(),
+        Conflict::On(key) => {
+            let key: Vec<&str> = key.iter().map(|&column| names[column]).collect();
+            format!(" ON CONFLICT ({}) DO NOTHING", quoted(&key))
+        }
+        Conflict::Any(_) => " ON CONFLICT DO NOTHING".into(),
+    };
+    let sql = format!(
+        "INSERT INTO {} ({}) SELECT {} FROM pg_catalog.unnest($1) AS v{on_conflict}",
+        relation.name,
+        quoted(&names),
+        values.join(", "),
+    );
+    Plan::prepare(&Bound::to(relation.oid), &sql, &[relation.array_type()])
 }

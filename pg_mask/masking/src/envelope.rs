@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::event::{self, Reject};
+use crate::event::{self, PushError, Reject};
 use crate::rules::Message;
 
 /// What is round the text that was published.
@@ -38,7 +38,7 @@ impl Envelope {
     }
 
     /// Takes a message out of its envelope.
-    pub(crate) fn open<'a>(self, message: &Message<'a>) -> Result<Opened<'a>, Reject> {
+    pub(crate) fn open<'a>(self, message: &Message<'a>) -> Result<Opened<'a>, PushError> {
         match self {
             Self::None => {
                 Ok(Opened { id: message.id, sent_at: message.sent_at, text: Cow::Borrowed(message.body) })
@@ -58,17 +58,17 @@ impl<'a> Opened<'a> {
     ///
     /// SNS may deliver one to a queue more than once, as messages of SQS with ids and times of their own. What they have
     /// in common is the notification's: by it they are known as the same.
-    fn of_sns(body: &'a str) -> Result<Self, Reject> {
-        let found = event::find(body, &*MEMBERS).map_err(|reject| match reject {
-            Reject::NotAnObject => Reject::NotANotification,
+    fn of_sns(body: &'a str) -> Result<Self, PushError> {
+        let found = event::find(body, &*MEMBERS).map_err(|error| match error {
+            PushError::Reject(Reject::NotAnObject) => Reject::NotANotification.into(),
             other => other,
         })?;
         match string(found[0])?.as_deref() {
             Some("Notification") => {}
             Some("SubscriptionConfirmation" | "UnsubscribeConfirmation") => {
-                return Err(Reject::AboutASubscription);
+                return Err(Reject::AboutASubscription.into());
             }
-            _ => return Err(Reject::NotANotification),
+            _ => return Err(Reject::NotANotification.into()),
         }
         let wrong = |member, due| move || Reject::Notification { member, due };
         let text = string(found[1])?.ok_or_else(wrong("Message", "a string"))?;
@@ -83,7 +83,7 @@ impl<'a> Opened<'a> {
 }
 
 /// The text of a string; nothing where there is none.
-fn string(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Reject> {
+fn string(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, PushError> {
     value.map(RawValue::get).filter(|raw| raw.starts_with('"')).map(event::unquoted).transpose()
 }
 
@@ -107,7 +107,7 @@ mod tests {
     const ID: &str = "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324";
 
     fn open(body: &str) -> Result<Opened<'_>, Reject> {
-        Envelope::Sns.open(&Message { id: Some([7; 16]), sent_at: 7, body })
+        Envelope::Sns.open(&Message { id: Some([7; 16]), sent_at: 7, body }).map_err(PushError::reject)
     }
 
     fn reject(body: &str) -> Option<Reject> {
@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn without_an_envelope_all_is_the_queues() {
         let message = Message { id: Some([7; 16]), sent_at: 7, body: "text" };
-        let opened = Envelope::None.open(&message).map_err(|reject| reject.to_string()).expect("a text");
+        let opened =
+            Envelope::None.open(&message).map_err(|error| error.reject().to_string()).expect("a text");
         assert_eq!((opened.id, opened.sent_at), (Some([7; 16]), 7));
         assert!(matches!(opened.text, Cow::Borrowed("text")));
     }

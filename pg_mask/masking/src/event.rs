@@ -8,6 +8,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 use smallvec::{SmallVec, smallvec};
 
+use crate::memory::{self, OutOfMemory};
+
 /// Why an event could not become a row. Names columns and keys, which come from the rules, and never a value or a key
 /// of the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,9 +160,49 @@ impl fmt::Display for Reject {
     }
 }
 
+/// Why [`Rules::push`](crate::Rules::push) adds no row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushError {
+    /// The event becomes a reject.
+    Reject(Reject),
+    /// The memory for the event is not there. It is neither a row nor a reject: another time it may be.
+    OutOfMemory,
+}
+
+impl From<Reject> for PushError {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(reject)
+    }
+}
+
+impl From<OutOfMemory> for PushError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl PushError {
+    /// Says of a reject that `part` of `body` was read.
+    pub(crate) fn of_part(self, part: &str, body: &str) -> Self {
+        match self {
+            Self::Reject(reject) => Self::Reject(reject.of_part(part, body)),
+            Self::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+
+    /// The reject, where there is memory.
+    #[cfg(test)]
+    pub(crate) fn reject(self) -> Reject {
+        match self {
+            Self::Reject(reject) => reject,
+            Self::OutOfMemory => panic!("out of memory"),
+        }
+    }
+}
+
 impl Reject {
     /// What this is where `part` of `body` was read. What is taken out of a body is shorter than it.
-    pub(crate) fn of_part(self, part: &str, body: &str) -> Self {
+    fn of_part(self, part: &str, body: &str) -> Self {
         match self {
             Self::NotJson if part.len() < body.len() => Self::EventNotJson,
             Self::NotAnObject if part.len() < body.len() => Self::EventNotAnObject,
@@ -174,7 +216,11 @@ impl Reject {
 pub(crate) type Found<'a> = SmallVec<[Option<&'a RawValue>; 16]>;
 
 /// Finds `keys` in the JSON object `body`. The last of duplicate keys wins; other keys are ignored.
-pub(crate) fn find<'a>(body: &'a str, keys: &[String]) -> Result<Found<'a>, Reject> {
+pub(crate) fn find<'a>(body: &'a str, keys: &[String]) -> Result<Found<'a>, PushError> {
+    if !body.starts_with('{') && body.trim_ascii_start().starts_with('"') {
+        return Err(no_object(body)?.into());
+    }
+    memory::ensure_parsing(body)?;
     let mut deserializer = serde_json::Deserializer::from_str(body);
     deserializer
         .deserialize_map(Object { keys })
@@ -183,19 +229,30 @@ pub(crate) fn find<'a>(body: &'a str, keys: &[String]) -> Result<Found<'a>, Reje
             Category::Data => Reject::NotAnObject,
             Category::Io | Category::Syntax | Category::Eof => Reject::NotJson,
         })
+        .map_err(PushError::Reject)
+}
+
+/// Why a body that begins as a string is a reject. The parser's own error would quote all of it.
+#[cold]
+fn no_object(body: &str) -> Result<Reject, OutOfMemory> {
+    memory::ensure_parsing(body)?;
+    Ok(match serde_json::from_str::<IgnoredAny>(body) {
+        Ok(_) => Reject::NotAnObject,
+        Err(_) => Reject::NotJson,
+    })
 }
 
 /// The text of a scalar, as Postgres's `->>` gives it: strings unescaped, numbers and booleans as they are written.
-pub(crate) fn scalar<'a>(value: &'a RawValue, key: &str) -> Result<Cow<'a, str>, Reject> {
+pub(crate) fn scalar<'a>(value: &'a RawValue, key: &str) -> Result<Cow<'a, str>, PushError> {
     let raw = value.get();
     match raw.as_bytes()[0] {
-        b'{' | b'[' => Err(Reject::NotAScalar { key: key.to_owned() }),
+        b'{' | b'[' => Err(Reject::NotAScalar { key: key.to_owned() }.into()),
         // A raw control character is no JSON: a NUL can only be there escaped.
         b'"' if !raw.contains('\\') => Ok(Cow::Borrowed(within_quotes(raw))),
         b'"' => {
             let text = unescaped(raw)?;
             if text.contains('\0') {
-                Err(Reject::EscapedNul { key: key.to_owned() })
+                Err(Reject::EscapedNul { key: key.to_owned() }.into())
             } else {
                 Ok(Cow::Owned(text))
             }
@@ -205,7 +262,7 @@ pub(crate) fn scalar<'a>(value: &'a RawValue, key: &str) -> Result<Cow<'a, str>,
 }
 
 /// The text in a string that was found in JSON.
-pub(crate) fn unquoted(raw: &str) -> Result<Cow<'_, str>, Reject> {
+pub(crate) fn unquoted(raw: &str) -> Result<Cow<'_, str>, PushError> {
     if raw.contains('\\') { unescaped(raw).map(Cow::Owned) } else { Ok(Cow::Borrowed(within_quotes(raw))) }
 }
 
@@ -214,8 +271,9 @@ fn within_quotes(raw: &str) -> &str {
 }
 
 /// Half a surrogate pair is the one fault that the pass over the whole body leaves to be found here.
-fn unescaped(raw: &str) -> Result<String, Reject> {
-    serde_json::from_str(raw).map_err(|_| Reject::NotJson)
+fn unescaped(raw: &str) -> Result<String, PushError> {
+    memory::ensure_parsing(raw)?;
+    serde_json::from_str(raw).map_err(|_| Reject::NotJson.into())
 }
 
 struct Object<'k> {
@@ -246,6 +304,9 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 }
 
+/// Maximum number of wanted keys that are compared one by one, which is quicker for few.
+const LINEAR: usize = 16;
+
 /// Reads a key as its index in the list of wanted keys. A key may be escaped in the JSON, so it is compared unescaped.
 #[derive(Clone, Copy)]
 struct Key<'k> {
@@ -268,6 +329,10 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        // A large event has hundreds of thousands of keys, and a target up to 1,600 columns.
+        if self.keys.len() > LINEAR {
+            return Ok(self.keys.binary_search_by(|wanted| wanted.as_str().cmp(key)).ok());
+        }
         Ok(self.keys.iter().position(|wanted| wanted == key))
     }
 }

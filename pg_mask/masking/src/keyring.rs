@@ -11,10 +11,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use crate::mac::Remembering;
+use crate::memory::{Bytes, OutOfMemory, zeroed, zeroed_on_heap};
 use crate::scheme::Unreadable;
 
 /// The version of the token's format, which is authenticated with each value. With the key id behind it, mostly one block.
@@ -170,25 +170,32 @@ impl KeyRing {
     }
 
     /// Writes the token of `value`, a text, into `out`, which is of [`Self::masked_len`], and returns its length.
-    pub fn mask(&self, value: &[u8], out: &mut [u8]) -> usize {
+    pub fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
         self.keys[self.primary].mask(value, out)
     }
 
     /// Whether a key of this ring made this.
-    #[must_use]
-    pub fn is_token(&self, text: &[u8]) -> bool {
-        self.open(text).is_ok()
+    pub fn is_token(&self, text: &[u8]) -> Result<bool, OutOfMemory> {
+        // Mostly the answer, at no cost.
+        if !text.starts_with(Token::PREFIX) {
+            return Ok(false);
+        }
+        match self.open(text) {
+            Ok(_) => Ok(true),
+            Err(Unreadable::OutOfMemory) => Err(OutOfMemory),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Every token that a value may have: of the primary key first, then of the others, the retired ones too.
-    pub fn tokens(&self, value: &[u8]) -> impl Iterator<Item = String> {
+    pub fn tokens(&self, value: &[u8]) -> impl Iterator<Item = Result<String, OutOfMemory>> {
         let others = self.keys.iter().enumerate().filter(|(index, _)| *index != self.primary);
         let keys = [&self.keys[self.primary]].into_iter().chain(others.map(|(_, key)| key));
         keys.map(move |key| {
-            let mut token = vec![0; key.token_len(value)];
-            key.mask(value, &mut token);
+            let mut token = zeroed_on_heap(key.token_len(value))?;
+            key.mask(value, &mut token)?;
             // A token is ASCII.
-            String::from_utf8(token).unwrap_or_default()
+            Ok(String::from_utf8(token).unwrap_or_default())
         })
     }
 
@@ -207,8 +214,8 @@ impl KeyRing {
     }
 
     /// The value of a token behind the place of its tag.
-    fn open(&self, token: &[u8]) -> Result<Sealed, Unreadable> {
-        let Token { key, mut sealed } = Token::parse(token).ok_or(Unreadable::NotAToken)?;
+    fn open(&self, token: &[u8]) -> Result<Bytes, Unreadable> {
+        let Token { key, mut sealed } = Token::parse(token)?.ok_or(Unreadable::NotAToken)?;
         let key = self.keys.iter().find(|known| known.id == key).ok_or(Unreadable::UnknownKey)?;
         key.open(&mut sealed)?;
         // Only texts are masked.
@@ -223,27 +230,29 @@ impl KeyRing {
 pub struct Token<'t> {
     /// The id of the key that it says it is of.
     pub key: &'t str,
-    sealed: Sealed,
+    /// The value's tag and ciphertext.
+    sealed: Bytes,
 }
-
-/// Tag and ciphertext of a value; on the stack for values of a usual length.
-type Sealed = SmallVec<[u8; 256]>;
 
 impl<'t> Token<'t> {
     /// What a token begins with.
     pub(crate) const PREFIX: &'static [u8] = b"$siv$";
 
     /// Reads a text that has the form of a token.
-    #[must_use]
-    pub fn parse(text: &'t [u8]) -> Option<Self> {
+    pub fn parse(text: &'t [u8]) -> Result<Option<Self>, OutOfMemory> {
+        let Some((key, body)) = Self::parts(text) else { return Ok(None) };
+        let mut sealed = zeroed(base64::decoded_len_estimate(body.len()))?;
+        let length = URL_SAFE_NO_PAD.decode_slice(body, &mut sealed).unwrap_or_default();
+        sealed.truncate(length);
+        Ok((length >= IV_SIZE).then_some(Self { key, sealed }))
+    }
+
+    /// The key's id, and what stands behind it.
+    fn parts(text: &'t [u8]) -> Option<(&'t str, &'t [u8])> {
         let rest = text.strip_prefix(Self::PREFIX)?;
         let end = rest.iter().position(|&byte| byte == b'$')?;
         let key = str::from_utf8(&rest[..end]).ok().filter(|id| is_id(id))?;
-        let body = &rest[end + 1..];
-        let mut sealed = Sealed::from_elem(0, base64::decoded_len_estimate(body.len()));
-        let length = URL_SAFE_NO_PAD.decode_slice(body, &mut sealed).ok()?;
-        sealed.truncate(length);
-        (length >= IV_SIZE).then_some(Self { key, sealed })
+        Some((key, &rest[end + 1..]))
     }
 }
 
@@ -278,8 +287,9 @@ impl Key {
         Token::PREFIX.len() + self.id.len() + 1 + sealed.div_ceil(3)
     }
 
-    fn mask(&self, value: &[u8], out: &mut [u8]) -> usize {
-        let mut sealed = Sealed::from_elem(0, IV_SIZE);
+    fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
+        let mut sealed = Bytes::from_elem(0, IV_SIZE);
+        sealed.try_reserve_exact(value.len())?;
         sealed.extend_from_slice(value);
         let (tag, text) = sealed.split_at_mut(IV_SIZE);
         let sealing = self.cipher.borrow_mut().encrypt_inout_detached([&self.header], text.into());
@@ -290,7 +300,7 @@ impl Key {
         out[Token::PREFIX.len()..start - 1].copy_from_slice(self.id.as_bytes());
         out[start - 1] = b'$';
         // The room is of the very size.
-        start + URL_SAFE_NO_PAD.encode_slice(&sealed, &mut out[start..]).unwrap_or_default()
+        Ok(start + URL_SAFE_NO_PAD.encode_slice(&sealed, &mut out[start..]).unwrap_or_default())
     }
 
     fn open(&self, sealed: &mut [u8]) -> Result<(), Unreadable> {

@@ -10,6 +10,7 @@ mod envelope;
 mod event;
 pub mod keyring;
 mod mac;
+pub mod memory;
 mod pointer;
 mod rows;
 mod rules;
@@ -18,7 +19,7 @@ pub mod scheme;
 mod within_tests;
 
 pub use envelope::Envelope;
-pub use event::Reject;
+pub use event::{PushError, Reject};
 pub use pointer::{NotAPointer, Pointer};
 pub use rows::{Fields, Kind, Row, Rows};
-pub use rules::{Column, Masked, Masks, Message, Rule, Rules};
+pub use rules::{Column, Masked, Masks, Message, Rule, Rules, date};

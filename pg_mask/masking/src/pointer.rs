@@ -9,7 +9,8 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::event::{self, Reject};
+use crate::event::{self, PushError, Reject};
+use crate::memory;
 
 /// A JSON pointer, by default the one to the whole document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +22,16 @@ pub struct Pointer {
     tokens: Vec<String>,
 }
 
-/// A text that is no JSON pointer.
+/// Maximum number of keys and indexes in a pointer. Each takes a pass over the text.
+const MAX_TOKENS: usize = 32;
+
+/// A text that is no JSON pointer, or too long a one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAPointer;
 
 impl fmt::Display for NotAPointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it is not a JSON pointer")
+        write!(f, "it is not a JSON pointer of at most {MAX_TOKENS} parts")
     }
 }
 
@@ -37,7 +41,7 @@ impl FromStr for Pointer {
     fn from_str(text: &str) -> Result<Self, NotAPointer> {
         let mut parts = text.split('/');
         // What stands before the first slash.
-        if parts.next() != Some("") {
+        if parts.next() != Some("") || parts.clone().count() > MAX_TOKENS {
             return Err(NotAPointer);
         }
         let tokens = parts.map(|part| {
@@ -75,7 +79,7 @@ impl Pointer {
     ///
     /// The whole document is handed back unread. Otherwise `text` is JSON where this succeeds, and what stands there is JSON too;
     /// a string's text may still be anything.
-    pub(crate) fn find<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, Reject> {
+    pub(crate) fn find<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, PushError> {
         if self.is_whole() {
             return Ok(Cow::Borrowed(text));
         }
@@ -89,7 +93,8 @@ impl Pointer {
 }
 
 /// What stands under `token` in an object or array; nothing where that is null.
-fn step<'a>(text: &'a str, token: &String) -> Result<Option<&'a RawValue>, Reject> {
+fn step<'a>(text: &'a str, token: &String) -> Result<Option<&'a RawValue>, PushError> {
+    memory::ensure_parsing(text)?;
     let found = match text.trim_ascii_start().as_bytes().first() {
         Some(b'{') => return Ok(event::find(text, slice::from_ref(token))?[0]),
         Some(b'[') => {
@@ -143,7 +148,7 @@ mod tests {
     }
 
     fn find(at: &str, text: &str) -> Result<String, Reject> {
-        pointer(at).find(text).map(Cow::into_owned)
+        pointer(at).find(text).map(Cow::into_owned).map_err(PushError::reject)
     }
 
     /// The document and the pointers of RFC 6901, section 5. There are no strings to look into: the two of "foo" are in
@@ -258,6 +263,8 @@ mod tests {
             let json = serde_json::to_string(text).expect("a string is JSON");
             assert!(serde_json::from_str::<Pointer>(&json).is_err());
         }
+        let too_long = "/0".repeat(MAX_TOKENS + 1);
+        assert_eq!(too_long.parse::<Pointer>(), Err(NotAPointer));
     }
 
     #[test]
@@ -266,9 +273,9 @@ mod tests {
         let text = format!("{{\"other\":{deep},\"d\":[{deep},{{}}]}}");
         assert_eq!(find("/d/1", &text).as_deref(), Ok("{}"));
         assert_eq!(find("/d/0", &text).as_deref(), Ok(&*deep));
-        // So is a long way.
-        let at = "/0".repeat(500);
-        let text = format!("{}{{}}{}", "[".repeat(500), "]".repeat(500));
+        // So is the longest way that a pointer can go.
+        let at = "/0".repeat(MAX_TOKENS);
+        let text = format!("{}{{}}{}", "[".repeat(MAX_TOKENS), "]".repeat(MAX_TOKENS));
         assert_eq!(find(&at, &text).as_deref(), Ok("{}"));
     }
 

@@ -1,5 +1,7 @@
 //! Rows as they wait in a chunk: in the very form in which COPY takes them, so that writing them is copying bytes.
 
+use crate::memory::{self, OutOfMemory};
+
 /// How a column's values travel: as the binary form of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,12 +37,18 @@ impl Rows {
         Self { width: i16::try_from(width).unwrap_or(i16::MAX), bytes: Vec::new(), ends: Vec::new() }
     }
 
-    /// Adds the row that `write` writes, field by field; nothing where it fails.
-    pub fn add<E>(&mut self, write: impl FnOnce(&mut Row<'_>) -> Result<(), E>) -> Result<(), E> {
+    /// Adds the row that `write` writes, field by field; nothing where it fails, or where memory runs out.
+    pub fn add<E: From<OutOfMemory>>(
+        &mut self,
+        write: impl FnOnce(&mut Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let start = self.bytes.len();
+        memory::reserve(&mut self.ends, 1)?;
+        memory::reserve(&mut self.bytes, size_of::<i16>())?;
         self.bytes.extend_from_slice(&self.width.to_be_bytes());
-        let mut row = Row { bytes: &mut self.bytes, fields: 0 };
+        let mut row = Row { bytes: &mut self.bytes, fields: 0, complete: true };
         let written = write(&mut row);
+        let written = if row.complete { written } else { Err(OutOfMemory.into()) };
         debug_assert!(written.is_err() || row.fields == self.width, "a row has as many fields as all");
         match &written {
             Ok(()) => self.ends.push(self.bytes.len()),
@@ -67,10 +75,13 @@ impl Rows {
         self.bytes.len() + self.ends.len() * size_of::<usize>()
     }
 
-    /// Takes all rows out. Keeps the memory for the next ones, up to `keep` bytes: one huge event may have grown it.
+    /// Takes all rows out. Keeps the memory for the next ones, unless one huge event has grown it past twice `keep` bytes.
     pub fn clear(&mut self, keep: usize) {
         self.bytes.clear();
-        self.bytes.shrink_to(keep);
+        // Freeing cannot fail; shrinking is an allocation.
+        if self.bytes.capacity() > keep.saturating_mul(2) {
+            self.bytes = Vec::new();
+        }
         self.ends.clear();
     }
 
@@ -95,15 +106,24 @@ impl Rows {
 }
 
 /// A row that is being written.
+///
+/// Its methods don't report memory that runs out: they note it, and [`Rows::add`] drops the row and reports it.
 pub struct Row<'r> {
     bytes: &'r mut Vec<u8>,
     fields: i16,
+    /// Whether there was memory for every field so far.
+    complete: bool,
 }
+
+/// Bytes of a field's length.
+const LENGTH: usize = size_of::<i32>();
 
 impl Row<'_> {
     /// A NULL.
     pub fn null(&mut self) {
-        self.length(NULL);
+        if self.reserve(LENGTH) {
+            self.length(NULL);
+        }
     }
 
     /// A field that is already in the binary form of its type.
@@ -114,19 +134,33 @@ impl Row<'_> {
     /// The same from two parts.
     pub fn joined(&mut self, parts: [&[u8]; 2]) {
         let [first, second] = parts;
-        // Nothing that came out of a Postgres value is longer than 1 GB.
-        self.length(i32::try_from(first.len() + second.len()).unwrap_or(i32::MAX));
-        self.bytes.extend_from_slice(first);
-        self.bytes.extend_from_slice(second);
+        if self.reserve(LENGTH + first.len() + second.len()) {
+            // Nothing that came out of a Postgres value is longer than 1 GB.
+            self.length(i32::try_from(first.len() + second.len()).unwrap_or(i32::MAX));
+            self.bytes.extend_from_slice(first);
+            self.bytes.extend_from_slice(second);
+        }
     }
 
-    /// A field of up to `most` bytes, which `write` writes where they are to be, and counts. Returns their number.
-    pub fn written(&mut self, most: usize, write: impl FnOnce(&mut [u8]) -> usize) -> usize {
+    /// A field of up to `most` bytes, which `write` writes where they are to be, and counts. Returns their number: 0 where
+    /// memory runs out.
+    pub fn written(
+        &mut self,
+        most: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, OutOfMemory>,
+    ) -> usize {
+        if !self.reserve(LENGTH.saturating_add(most)) {
+            return 0;
+        }
         let start = self.bytes.len();
         self.length(NULL);
         let field = self.bytes.len();
         self.bytes.resize(field + most, 0);
-        let length = write(&mut self.bytes[field..]).min(most);
+        let Ok(length) = write(&mut self.bytes[field..]) else {
+            self.complete = false;
+            return 0;
+        };
+        let length = length.min(most);
         self.bytes.truncate(field + length);
         self.bytes[start..field].copy_from_slice(&i32::try_from(length).unwrap_or(i32::MAX).to_be_bytes());
         length
@@ -148,6 +182,16 @@ impl Row<'_> {
             Some(bytes) => self.field(bytes),
             None => self.null(),
         }
+    }
+
+    /// Makes room for `bytes` of a field, or notes that there is none.
+    #[inline]
+    fn reserve(&mut self, bytes: usize) -> bool {
+        let reserved = memory::reserve(self.bytes, bytes).is_ok();
+        if !reserved {
+            self.complete = false;
+        }
+        reserved
     }
 
     fn length(&mut self, length: i32) {
@@ -179,7 +223,21 @@ impl<'r> Iterator for Fields<'r> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::convert::Infallible;
+
+    /// More than any machine has.
+    const TOO_MUCH: usize = isize::MAX.unsigned_abs() - (1 << 20);
+
+    #[derive(Debug, PartialEq)]
+    enum Error {
+        Refused,
+        OutOfMemory,
+    }
+
+    impl From<OutOfMemory> for Error {
+        fn from(_: OutOfMemory) -> Self {
+            Self::OutOfMemory
+        }
+    }
 
     fn rows_of(width: usize, rows: &[Vec<Option<Vec<u8>>>]) -> Rows {
         let mut all = Rows::new(width);
@@ -188,7 +246,7 @@ mod tests {
                 for field in fields {
                     row.optional(field.as_deref());
                 }
-                Ok::<_, Infallible>(())
+                Ok::<_, OutOfMemory>(())
             })
             .expect("nothing fails");
         }
@@ -205,9 +263,9 @@ mod tests {
             row.timestamp(-2);
             row.written(9, |out| {
                 out[..8].copy_from_slice(b"Zm9vYg==");
-                8
+                Ok(8)
             });
-            Ok::<_, Infallible>(())
+            Ok::<_, OutOfMemory>(())
         })
         .expect("nothing fails");
         let tuple = b"\0\x05\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\x04\0\0\x02\x33\0\0\0\x08\xff\xff\xff\xff\xff\xff\xff\xfe\0\0\0\x08Zm9vYg==";
@@ -219,16 +277,63 @@ mod tests {
         let mut rows = rows_of(1, &[vec![Some(b"kept".to_vec())]]);
         let failed = rows.add(|row| {
             row.field(b"half");
-            Err("refused")
+            Err(Error::Refused)
         });
-        assert_eq!(failed, Err("refused"));
+        assert_eq!(failed, Err(Error::Refused));
         let bytes = rows.bytes();
         assert_eq!((rows.len(), rows.field(0, 0)), (1, Some(&b"kept"[..])));
         rows.clear(0);
         assert_eq!((rows.len(), rows.bytes(), bytes), (0, 0, 2 + 4 + 4 + size_of::<usize>()));
     }
 
+    #[test]
+    fn a_huge_row_does_not_keep_its_memory() {
+        let mut rows = rows_of(1, &[vec![Some(vec![0; 1000])]]);
+        rows.clear(600);
+        assert!(rows.bytes.capacity() >= 1000, "no more than twice what is kept");
+        rows.clear(400);
+        assert_eq!(rows.bytes.capacity(), 0);
+    }
+
+    /// Where in a row memory runs out.
+    #[derive(Debug, Clone, Copy)]
+    enum Failure {
+        /// There is no room for a field.
+        Room,
+        /// There is none for what writes it.
+        Work,
+        /// There is no room, and then the row is refused.
+        RoomBeforeRefusal,
+    }
+
     proptest! {
+        #[test]
+        fn a_row_without_memory_is_an_error_and_leaves_nothing(
+            rows in prop::collection::vec(prop::collection::vec(any::<Option<Vec<u8>>>(), 3), 0..5),
+            before in 0_usize..3,
+            failure in prop_oneof![Just(Failure::Room), Just(Failure::Work), Just(Failure::RoomBeforeRefusal)],
+        ) {
+            let mut all = rows_of(3, &rows);
+            let bytes = all.bytes.clone();
+            let failed = all.add(|row| {
+                for _ in 0..before {
+                    row.field(b"field");
+                }
+                let length = match failure {
+                    Failure::Work => row.written(9, |_| Err(OutOfMemory)),
+                    Failure::Room | Failure::RoomBeforeRefusal => row.written(TOO_MUCH, |_| Ok(1)),
+                };
+                assert_eq!(length, 0);
+                row.null();
+                if matches!(failure, Failure::RoomBeforeRefusal) { Err(Error::Refused) } else { Ok(()) }
+            });
+            prop_assert_eq!(failed, Err(Error::OutOfMemory));
+            prop_assert_eq!((&all.bytes, all.len()), (&bytes, rows.len()));
+            // The next row goes in.
+            prop_assert_eq!(all.add(|row| { (0..3).for_each(|_| row.null()); Ok::<_, Error>(()) }), Ok(()));
+            prop_assert_eq!(all.fields(rows.len()).collect::<Vec<_>>(), vec![None; 3]);
+        }
+
         #[test]
         fn fields_come_back_as_they_were(
             rows in prop::collection::vec(prop::collection::vec(any::<Option<Vec<u8>>>(), 3), 0..5)

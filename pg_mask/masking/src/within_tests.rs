@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::Reject::{EventNotAnObject, EventNotJson, NotAnObject, NotJson};
 use crate::scheme::Scheme;
-use crate::{Column, Envelope, Masked, Masks, Message, Reject, Rule, Rules};
+use crate::{Column, Envelope, Masked, Masks, Message, PushError, Reject, Rule, Rules};
 
 const ID: [u8; 16] = [7; 16];
 /// 2024-02-29 23:59:59.999999 UTC.
@@ -37,7 +37,9 @@ fn row(
     let rules = Rules::new(rules.into()).of_events_at(envelope, event.parse().expect("a pointer"));
     let mut rows = rules.rows();
     let masks = Masks { default: Scheme::Base64, ring: None };
-    rules.push(&Message { id: queue.0, sent_at: queue.1, body }, &masks, &mut rows)?;
+    rules
+        .push(&Message { id: queue.0, sent_at: queue.1, body }, &masks, &mut rows)
+        .map_err(PushError::reject)?;
     Ok(rows.fields(0).map(|field| field.map(<[u8]>::to_vec)).collect())
 }
 

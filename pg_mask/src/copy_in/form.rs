@@ -1,9 +1,8 @@
 //! The binary forms of column types: from the one in which a rule fills a column to that of the column's type.
 
-use std::convert::Infallible;
-use std::ffi::CString;
 use std::mem::zeroed;
 
+use masking::memory::OutOfMemory;
 use masking::{Kind, Row, Rows};
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
@@ -12,6 +11,7 @@ use pgrx::varlena;
 use super::Column;
 use crate::arrays::fixed;
 use crate::catalog::Attribute;
+use crate::values::Reader;
 
 /// How a field becomes what the column's type reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Form {
     /// An `integer` as a `bigint`.
     Bigint,
     /// A text, or an integer as one, through the functions of the type: its input, and its binary output.
-    Through { type_oid: pg_sys::Oid, integer: bool },
+    Through { type_oid: pg_sys::Oid, modifier: i32, integer: bool },
 }
 
 impl Form {
@@ -39,7 +39,8 @@ impl Form {
             Kind::Integer if base == pg_sys::INT8OID => Some(Self::Bigint),
             Kind::Integer if base == pg_sys::INT4OID => Some(Self::Same),
             Kind::Text | Kind::Integer => {
-                let through = Self::Through { type_oid: base, integer: kind == Kind::Integer };
+                let (modifier, integer) = (attribute.base_typmod, kind == Kind::Integer);
+                let through = Self::Through { type_oid: base, modifier, integer };
                 has_binary_form(base).then_some(through)
             }
             Kind::Date | Kind::Timestamp | Kind::Uuid => Some(Self::Same),
@@ -48,16 +49,16 @@ impl Form {
 }
 
 /// The rows in `order` in the forms of the columns; none where they are in those already.
-pub(super) fn convert(rows: &Rows, order: &[usize], columns: &[Column]) -> Option<Rows> {
+pub(super) fn convert(rows: &Rows, order: &[usize], columns: &[Column]) -> Result<Option<Rows>, OutOfMemory> {
     if columns.iter().all(|column| column.form == Form::Same) {
-        return None;
+        return Ok(None);
     }
     let mut writers: Vec<Writer> = columns.iter().map(|column| Writer::new(column.form)).collect();
     // What the types' functions allocate goes with each row.
     let mut memory = PgMemoryContexts::new("pg_mask form");
     let mut converted = Rows::new(columns.len());
     for &number in order {
-        let Ok(()) = converted.add(|row| {
+        converted.add(|row| {
             #[expect(unsafe_code, reason = "calls Postgres")]
             // SAFETY: the context outlives the row; after an error the end of the subtransaction chooses the context.
             let before = unsafe { pg_sys::MemoryContextSwitchTo(memory.value()) };
@@ -73,10 +74,10 @@ pub(super) fn convert(rows: &Rows, order: &[usize], columns: &[Column]) -> Optio
                 pg_sys::MemoryContextSwitchTo(before);
                 memory.reset();
             }
-            Ok::<_, Infallible>(())
-        });
+            Ok::<_, OutOfMemory>(())
+        })?;
     }
-    Some(converted)
+    Ok(Some(converted))
 }
 
 /// Writes the fields of a column in its form.
@@ -84,15 +85,11 @@ enum Writer {
     Same,
     Jsonb,
     Bigint,
-    Through { functions: Functions, integer: bool },
+    Through { reader: Reader, send: Send },
 }
 
-/// The functions of a type, looked up once for many values.
-struct Functions {
-    input: pg_sys::FmgrInfo,
-    parameter: pg_sys::Oid,
-    send: pg_sys::FmgrInfo,
-}
+/// The function that gives the binary form of a type.
+struct Send(pg_sys::FmgrInfo);
 
 impl Writer {
     fn new(form: Form) -> Self {
@@ -100,8 +97,9 @@ impl Writer {
             Form::Same => Self::Same,
             Form::Jsonb => Self::Jsonb,
             Form::Bigint => Self::Bigint,
-            Form::Through { type_oid, integer } => {
-                Self::Through { functions: Functions::of(type_oid), integer }
+            Form::Through { type_oid, modifier, integer } => {
+                let reader = Reader::by_input(type_oid, modifier, integer);
+                Self::Through { reader, send: Send::of(type_oid) }
             }
         }
     }
@@ -111,39 +109,28 @@ impl Writer {
             Self::Same => row.field(field),
             Self::Jsonb => row.joined([&[1], field]),
             Self::Bigint => row.field(&i64::from(i32::from_be_bytes(fixed(field))).to_be_bytes()),
-            Self::Through { functions, integer: false } => functions.write(field.to_vec(), row),
-            Self::Through { functions, integer: true } => {
-                functions.write(i32::from_be_bytes(fixed(field)).to_string().into_bytes(), row);
-            }
+            Self::Through { reader, send } => send.write(reader.read(field), row),
         }
     }
 }
 
 #[expect(unsafe_code, reason = "calls Postgres")]
-impl Functions {
+impl Send {
     fn of(type_oid: pg_sys::Oid) -> Self {
-        let (mut input, mut parameter, mut send, mut varlena) =
-            (pg_sys::InvalidOid, pg_sys::InvalidOid, pg_sys::InvalidOid, false);
-        // SAFETY: pointers to locals. What the functions keep is in the current memory context, that of the chunk.
+        let (mut oid, mut varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: pointers to locals. What the function keeps is in the current memory context, that of the chunk.
         unsafe {
-            pg_sys::getTypeInputInfo(type_oid, &raw mut input, &raw mut parameter);
-            pg_sys::getTypeBinaryOutputInfo(type_oid, &raw mut send, &raw mut varlena);
-            let mut functions = Self { input: zeroed(), parameter, send: zeroed() };
-            pg_sys::fmgr_info(input, &raw mut functions.input);
-            pg_sys::fmgr_info(send, &raw mut functions.send);
-            functions
+            pg_sys::getTypeBinaryOutputInfo(type_oid, &raw mut oid, &raw mut varlena);
+            let mut send = Self(zeroed());
+            pg_sys::fmgr_info(oid, &raw mut send.0);
+            send
         }
     }
 
-    /// Writes what the type makes of a text; an error of Postgres's own where it refuses it.
-    fn write(&mut self, text: Vec<u8>, row: &mut Row<'_>) {
-        // A NUL cannot come in: such an event was a reject before.
-        let text = CString::new(text).unwrap_or_default();
-        // SAFETY: the string outlives the call, and what the functions allocate is read before it is freed.
+    fn write(&mut self, value: pg_sys::Datum, row: &mut Row<'_>) {
+        // SAFETY: the value is of the function's type; what it allocates is read before it is freed.
         unsafe {
-            let value =
-                pg_sys::InputFunctionCall(&raw mut self.input, text.as_ptr().cast_mut(), self.parameter, -1);
-            let bytes = pg_sys::SendFunctionCall(&raw mut self.send, value);
+            let bytes = pg_sys::SendFunctionCall(&raw mut self.0, value);
             row.field(varlena::varlena_to_byte_slice(bytes));
         }
     }

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::Column;
+use crate::security::has_policies;
 
 /// An open table.
 pub(super) struct Table {
@@ -31,22 +32,11 @@ impl Table {
     /// Whether COPY is still the way to write `columns`, whose rows were made without a lock on the table: their bytes
     /// are of its types, no rule does something else with them, and no policy has a say for the current user.
     pub(super) fn takes(&self, columns: &[Column]) -> bool {
-        // SAFETY: an open relation has a descriptor with all columns that it ever had.
+        // SAFETY: the relation is open.
         unsafe {
-            let attributes = &*(*self.raw).rd_att;
-            let found = attributes.attrs.as_slice(usize::try_from(attributes.natts).unwrap_or_default());
-            let same = |column: &Column| {
-                let index = usize::try_from(column.number - 1).unwrap_or(usize::MAX);
-                found.get(index).is_some_and(|attribute| {
-                    !attribute.attisdropped
-                        && attribute.atttypid == column.type_oid
-                        && CStr::from_ptr(attribute.attname.data.as_ptr()) == column.name.as_c_str()
-                })
-            };
-            columns.iter().all(same)
+            columns.iter().all(|column| column.attribute.is_in(self.raw))
                 && !self.has_rule_for_insert()
-                && pg_sys::check_enable_rls((*self.raw).rd_id, pg_sys::InvalidOid, true)
-                    != pg_sys::CheckEnableRlsResult::RLS_ENABLED.cast_signed()
+                && !has_policies((*self.raw).rd_id)
                 // COPY would take the texts, which are UTF-8, for ones in the client's encoding.
                 && pg_sys::pg_get_client_encoding() == pg_sys::pg_enc::PG_UTF8.cast_signed()
                 // What COPY wrote is counted by Postgres's statistics.
@@ -74,7 +64,7 @@ impl Table {
             let (state, item) = self.parse_state();
             let mut inserted = ptr::null_mut();
             for column in columns {
-                let number = i32::from(column.number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
+                let number = i32::from(column.attribute.number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
                 inserted = pg_sys::bms_add_member(inserted, number);
             }
             #[cfg(feature = "pg15")]

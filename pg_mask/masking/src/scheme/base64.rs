@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Unreadable;
+use crate::memory::{OutOfMemory, zeroed_on_heap};
 
 /// The bytes of the masked form of `value`.
 #[must_use]
@@ -18,6 +19,14 @@ pub fn masked_len(value: &[u8]) -> usize {
 /// Where `out` is shorter.
 pub fn mask(value: &[u8], out: &mut [u8]) -> usize {
     STANDARD.encode_slice(value, out).expect("there is room for as many bytes as were asked for")
+}
+
+/// The masked form of `value`, as [`mask`] writes it.
+pub fn masked(value: &[u8]) -> Result<String, OutOfMemory> {
+    let mut token = zeroed_on_heap(masked_len(value))?;
+    mask(value, &mut token);
+    // A token is ASCII.
+    Ok(String::from_utf8(token).unwrap_or_default())
 }
 
 /// The most bytes that the value of a token of this length has.
@@ -45,7 +54,9 @@ mod tests {
     fn mask(value: &str) -> String {
         let mut out = vec![0; masked_len(value.as_bytes())];
         assert_eq!(super::mask(value.as_bytes(), &mut out), out.len());
-        String::from_utf8(out).expect("base64 is ASCII")
+        let token = String::from_utf8(out).expect("base64 is ASCII");
+        assert_eq!(masked(value.as_bytes()).as_ref(), Ok(&token));
+        token
     }
 
     fn unmask(token: &str) -> Result<String, Unreadable> {

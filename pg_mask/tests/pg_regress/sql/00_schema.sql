@@ -1,6 +1,6 @@
 -- The application's schema, as its users make it. Every file can run twice.
 \set ON_ERROR_STOP on
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \getenv sources PG_ABS_SRCDIR
 \set extension :sources '/../../../sql/01_extension.sql'
 \set tables :sources '/../../../sql/02_tables.sql'

@@ -10,6 +10,7 @@ INSERT INTO login_inbox (message_id, body) SELECT id(n), format('{"user_id": "u%
 CREATE ROLE analyst LOGIN PASSWORD :'password' IN ROLE login_analyst;
 CREATE ROLE reader LOGIN PASSWORD :'password' IN ROLE login_pii_reader;
 GRANT CREATE ON SCHEMA public TO analyst, reader;
+GRANT USAGE ON TYPE masked TO analyst, reader;
 ALTER ROLE reader SET pg_mask.unmask_limit = 5;
 ALTER ROLE reader SET pg_mask.log_unmask = 'statement';
 -- A view of one who may: functions in it are called with the rights of whoever asks.

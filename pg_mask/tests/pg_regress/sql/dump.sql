@@ -9,8 +9,8 @@ SELECT unmask_pii(masked_ip) FROM user_logins;
 SELECT unmask_pii(masked_body) FROM login_rejects;
 SET ROLE login_loader;
 INSERT INTO login_inbox VALUES (id(1), '2026-03-01', '{"user_id":"u1","ip":"10.0.0.1"}'), (id(3), '2026-03-01', '{"user_id":"u3"}'), (id(2), '2026-03-01', 'bad');
+SELECT stored, duplicate, rejected FROM inbox_counts();
 RESET ROLE;
-TABLE counts;
 \c regression
 DROP DATABASE restored;
 TRUNCATE user_logins, login_rejects;

@@ -159,6 +159,7 @@ SELECT error_of($$SELECT attach('none', '$.detail')$$);
 SELECT error_of($$SELECT attach('none', '/a~')$$);
 SELECT error_of($$SELECT attach('none', '/a~2')$$);
 SELECT error_of($$SELECT attach('none', '#/a')$$);
+SELECT error_of($$SELECT attach('none', repeat('/0', 33))$$);
 \t off
 \pset format aligned
 DROP VIEW visit_inbox, seen;

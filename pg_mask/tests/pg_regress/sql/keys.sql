@@ -188,11 +188,50 @@ CALL remask_column('many', 'v');
 CREATE OR REPLACE FUNCTION put_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CALL remask_column('many', 'v');
 DROP TRIGGER put_back ON many;
+-- A partition that is dropped meanwhile ends nothing.
+CREATE TABLE months (n int, v text) PARTITION BY LIST (n);
+CREATE TABLE months_1 PARTITION OF months FOR VALUES IN (1);
+CREATE TABLE months_2 PARTITION OF months FOR VALUES IN (2);
+CREATE TABLE months_3 PARTITION OF months FOR VALUES IN (3);
+INSERT INTO months SELECT n, mask_pii(n::text) FROM generate_series(1, 3) n;
+CREATE FUNCTION drop_2() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL client_min_messages = error; DROP TABLE IF EXISTS public.months_2; RETURN NULL; END $$;
+CREATE TRIGGER drop_2 AFTER UPDATE ON months_1 FOR EACH STATEMENT EXECUTE FUNCTION drop_2();
+CALL remask_column('months', 'v');
+SELECT n, mask_key(v) FROM months ORDER BY 1;
+-- Ids of keys are compared by their bytes, whatever the column's collation.
+CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE collated (v text COLLATE any_case);
+SELECT ring('B', key('B', '01'), key('b', '02'));
+:reload
+INSERT INTO collated VALUES (mask_pii('10.0.0.1', 'aes-siv'));
+SELECT ring('b', key('B', '01'), key('b', '02'));
+:reload
+CALL remask_column('collated', 'v');
+SELECT mask_key(v) FROM collated;
+CREATE TABLE collated_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text COLLATE any_case, masked_body text, rejected_at timestamptz);
+SET client_min_messages = error;
+SELECT attach_inbox('collated_inbox', 'collated', 'collated_rejects', '{"v": {"copy": "v"}}');
+RESET client_min_messages;
+INSERT INTO collated_inbox (body) VALUES ('x');
+SELECT taken FROM redrive_rejects('collated_inbox', 'NOT VALID');
+SELECT taken FROM redrive_rejects('collated_inbox', 'not valid');
+SET client_min_messages = error;
+DROP TABLE collated, collated_rejects CASCADE;
+RESET client_min_messages;
+SELECT ring('b', key('b', '02'));
+:reload
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
 -- The row that cannot be is named: no mask, not to be read, too long for its column then.
 TRUNCATE many; INSERT INTO many VALUES (mask_pii('10.0.0.1')), ('10.0.0.2');
 CALL remask_column('many', 'v');
 UPDATE many SET v = '$siv$z$1bgC_jH84HMZ79l-lgwgHo4nPTKO-xNmqdWVBX7w6Q' WHERE v = '10.0.0.2';
 CALL remask_column('many', 'v');
+-- Names of columns are names, whatever is in them.
+CREATE TABLE odd_names ("{table} {column} {other}" text);
+INSERT INTO odd_names VALUES (mask_pii('10.0.0.1'));
+CALL remask_column('odd_names', '{table} {column} {other}');
+SELECT mask_key("{table} {column} {other}") FROM odd_names;
 CREATE TABLE narrow (v varchar(20));
 INSERT INTO narrow VALUES (NULL), (mask_pii('10.0.0.1'));
 CALL remask_column('narrow', 'v');

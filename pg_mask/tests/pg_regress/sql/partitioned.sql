@@ -6,7 +6,7 @@ SELECT count(*) = 0 AS no_partman FROM pg_available_extensions WHERE name = 'pg_
 \endif
 CREATE DATABASE partitioned;
 \c partitioned
-SET client_min_messages = warning;
+SET client_min_messages = error;
 \getenv sources PG_ABS_SRCDIR
 \set extension :sources '/../../../sql/01_extension.sql'
 \set tables :sources '/../../../sql/variants/partitioned.sql'

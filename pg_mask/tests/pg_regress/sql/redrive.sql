@@ -255,6 +255,7 @@ REVOKE ALL ON login_inbox FROM redriver;
 GRANT INSERT ON login_inbox TO login_redriver;
 DROP TRIGGER pg_mask_row ON login_inbox;
 SELECT error_of($$SELECT * FROM redrive_rejects('login_inbox')$$);
+REVOKE CREATE ON SCHEMA public FROM redriver;
 \getenv sources PG_ABS_SRCDIR
 \set inbox :sources '/../../../sql/03_inbox.sql'
 \set ECHO none
@@ -335,9 +336,45 @@ SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
 SELECT error_of('SELECT * FROM redrive_rejects(''more_inbox'')');
 DROP VIEW more_inbox;
 SELECT * FROM redrive_rejects('few_inbox');
+-- Anyone can make a view that mentions the rejects and has the trigger. It is no inbox with them, and stops nobody.
+CREATE ROLE bystander;
+SET ROLE bystander;
+CREATE TEMP VIEW beside AS SELECT NULL::uuid AS message_id, NULL::timestamptz AS sent_at, NULL::text AS body FROM public.few_rejects;
+CREATE TRIGGER pg_mask_row INSTEAD OF INSERT ON beside FOR EACH ROW EXECUTE FUNCTION inbox_trigger('{}');
+RESET ROLE;
+SELECT * FROM redrive_rejects('few_inbox');
+DROP VIEW beside;
+DROP ROLE bystander;
+-- An error that ends a redrive quotes no value, whatever triggers do with one.
+TRUNCATE few, few_rejects;
+INSERT INTO few_rejects VALUES (id(80), NULL, '', mask_pii('{"v":"SECRET"}'), '2026-01-02 00:00+00');
+CREATE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('TABLE public.%I', NEW.v); RETURN NULL; END $$;
+CREATE TRIGGER quote AFTER INSERT ON few FOR EACH ROW EXECUTE FUNCTION quote();
+SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE found text; BEGIN SELECT c.relname INTO STRICT found FROM pg_class c WHERE c.relname = NEW.v; RETURN NULL; END $$;
+SET plpgsql.print_strict_params = on;
+SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
+RESET plpgsql.print_strict_params;
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', NEW.v USING ERRCODE = '53100', DETAIL = NEW.v, HINT = NEW.v; END $$;
+SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
+DROP TRIGGER quote ON few;
+DROP FUNCTION quote;
+-- A view of other columns, whose row trigger runs while rejects are taken, is no inbox: it would have numbers read as texts.
+SELECT convert_from(rtrim(tgargs, '\x00'), 'UTF8') AS argument FROM pg_trigger
+WHERE tgrelid = 'few_inbox'::regclass AND tgname = 'pg_mask_row' \gset
+SELECT encode(sha256(convert_to(:'argument', 'UTF8')), 'hex') AS hash \gset
+CREATE VIEW numbers AS SELECT 1::bigint AS id, 1::bigint AS sent_at, 1::bigint AS body
+FROM few AS target, few_rejects AS rejects WHERE false AND :'hash' IS NULL;
+CREATE TRIGGER pg_mask_row INSTEAD OF INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION inbox_trigger(:'argument');
+CREATE FUNCTION put_number() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.numbers VALUES (NULL, NULL, 1); RETURN OLD; END $$;
+CREATE TRIGGER put_number BEFORE DELETE ON few_rejects FOR EACH ROW EXECUTE FUNCTION put_number();
+DROP VIEW few_inbox;
+SELECT error_of('SELECT * FROM redrive_rejects(''numbers'')');
+DROP TRIGGER put_number ON few_rejects;
+DROP FUNCTION put_number;
 -- As it was.
 SET client_min_messages = warning;
-DROP VIEW few_inbox, no_inbox, rejects;
+DROP VIEW numbers, no_inbox, rejects;
 DROP TABLE few, parted, heirs, few_rejects;
 DROP OWNED BY redriver;
 DROP ROLE redriver;

@@ -75,3 +75,47 @@ DROP SCHEMA shop CASCADE;
 DROP FUNCTION put;
 REVOKE CREATE ON DATABASE regression FROM landlord;
 DROP ROLE landlord;
+-- Nor is a view of the schema's owner given to the owner of the target, when it gets the name of the inbox while a superuser
+-- attaches it. (A second session can do what the event trigger does.)
+CREATE ROLE landlord;
+CREATE ROLE tenant;
+CREATE ROLE reader;
+CREATE SCHEMA home AUTHORIZATION tenant;
+CREATE SCHEMA shop AUTHORIZATION landlord;
+CREATE SCHEMA ready AUTHORIZATION landlord;
+GRANT USAGE ON SCHEMA home TO landlord;
+GRANT USAGE ON SCHEMA shop, ready TO tenant, reader;
+SET ROLE tenant;
+CREATE TABLE home.secrets AS SELECT 'the secret'::text AS secret;
+CREATE TABLE home.orders (mask text, id uuid UNIQUE);
+CREATE TABLE home.rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+RESET ROLE;
+CREATE FUNCTION attach() RETURNS text LANGUAGE sql AS $$
+    SELECT error_of($call$SELECT attach_inbox('shop.inbox', 'home.orders', 'home.rejects', '{"mask": {"mask": "v"}, "id": "message_id"}')$call$)
+$$;
+SELECT attach();
+SELECT pg_get_viewdef('shop.inbox'::regclass) AS definition \gset
+DROP VIEW shop.inbox;
+SET ROLE landlord;
+SELECT format('CREATE VIEW ready.inbox AS SELECT NULL::uuid AS message_id, NULL::timestamptz AS sent_at, secret AS body FROM home.secrets UNION ALL %s', :'definition') AS view \gset
+:view
+GRANT SELECT (body) ON ready.inbox TO reader;
+RESET ROLE;
+CREATE FUNCTION swap() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    ALTER SCHEMA shop RENAME TO old;
+    ALTER SCHEMA ready RENAME TO shop;
+END $$;
+CREATE EVENT TRIGGER swap ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION swap();
+SELECT regexp_replace(attach(), '[0-9a-f-]{36}', 'name');
+DROP EVENT TRIGGER swap;
+SELECT c.oid::regclass, relowner::regrole FROM pg_class c WHERE relname = 'inbox';
+SET ROLE reader;
+SELECT error_of('SELECT body FROM shop.inbox');
+RESET ROLE;
+SELECT attach();
+SELECT count(*) FROM pg_class WHERE relname ~ '^[0-9a-f-]{36}$';
+SET client_min_messages = warning;
+DROP SCHEMA home, shop, ready CASCADE;
+DROP FUNCTION attach, swap;
+DROP ROLE landlord, tenant, reader;

@@ -83,4 +83,58 @@ CREATE OR REPLACE FUNCTION app.careless() RETURNS trigger LANGUAGE plpgsql AS $$
 SELECT error_of($$INSERT INTO app.inbox VALUES (id(4), now(), '{"v":"1"}')$$);
 SELECT current_user = session_user AS myself_again, current_setting('search_path');
 DROP SCHEMA app, evil CASCADE;
+-- A superuser lends no rights: an inbox that one makes belongs to the owner of the target from the start, also in the trial.
+CREATE SCHEMA app;
+GRANT USAGE ON SCHEMA app TO app_owner;
+CREATE TABLE app.target (v text, id uuid UNIQUE);
+CREATE TABLE app.rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+CREATE FUNCTION app.trap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'running as %', current_user; RETURN NULL; END $$;
+CREATE TRIGGER trap BEFORE INSERT ON app.target FOR EACH STATEMENT EXECUTE FUNCTION app.trap();
+CREATE TRIGGER trap BEFORE INSERT ON app.rejects FOR EACH STATEMENT EXECUTE FUNCTION app.trap();
+ALTER TABLE app.target OWNER TO app_owner;
+-- … so that owner needs its rights on the rejects table, too.
+SELECT error_of($$SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}')$$);
+ALTER TABLE app.rejects OWNER TO app_owner;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app_owner, app_loader;
+SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}');
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM app_owner, app_loader;
+SELECT relowner::regrole, has_table_privilege('app_loader', oid, 'INSERT') AS loader FROM pg_class WHERE oid = 'app.inbox'::regclass;
+INSERT INTO app.inbox VALUES (id(1), now(), '{"v":"1"}'), (id(2), now(), 'bad');
+TABLE counts;
+DROP VIEW app.inbox;
+-- … or to the owner of the rejects table, where the target is a superuser's.
+ALTER TABLE app.target OWNER TO CURRENT_USER;
+SELECT error_of($$SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}')$$);
+GRANT INSERT, SELECT ON app.target TO app_owner;
+SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}');
+SELECT relowner::regrole FROM pg_class WHERE oid = 'app.inbox'::regclass;
+DROP SCHEMA app CASCADE;
 DROP ROLE app_owner, app_loader;
+-- FORCE ROW LEVEL SECURITY holds where Postgres suspends it for the table of the one who inserts: in the check of a foreign key.
+CREATE ROLE policed;
+CREATE ROLE inserter;
+CREATE TABLE policed (v text, id uuid UNIQUE);
+CREATE TABLE policed_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+ALTER TABLE policed OWNER TO policed;
+ALTER TABLE policed_rejects OWNER TO policed;
+ALTER TABLE policed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY allowed ON policed USING (true) WITH CHECK (v <> 'forbidden');
+SET client_min_messages = error;
+SELECT attach_inbox('policed_inbox', 'policed', 'policed_rejects', '{"v": {"copy": "v"}, "id": "message_id"}');
+RESET client_min_messages;
+GRANT INSERT ON policed_inbox TO inserter;
+SET ROLE inserter;
+CREATE TEMP TABLE above (id integer PRIMARY KEY);
+CREATE TEMP TABLE below (id integer REFERENCES above ON DELETE CASCADE);
+CREATE FUNCTION pg_temp.put() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN INSERT INTO public.policed_inbox (body) VALUES ('{"v": "forbidden"}'); RETURN OLD; END $$;
+CREATE TRIGGER put BEFORE DELETE ON below FOR EACH ROW EXECUTE FUNCTION pg_temp.put();
+INSERT INTO above VALUES (1);
+INSERT INTO below VALUES (1);
+DELETE FROM above;
+SELECT stored, rejected FROM inbox_counts();
+RESET ROLE;
+DROP OWNED BY inserter;
+DROP VIEW policed_inbox;
+DROP TABLE policed, policed_rejects;
+DROP ROLE policed, inserter;

@@ -35,6 +35,7 @@ SELECT count(*) FROM inbox_reject_classes();
 INSERT INTO s_inbox (body) SELECT CASE n % 3 WHEN 0 THEN 'x' WHEN 1 THEN '{"v":"bad"}' ELSE '{"v":"ok"}' END FROM generate_series(1, 60000) n WHERE n % 3 <> 1 OR n < 100;
 SELECT * FROM inbox_reject_classes() ORDER BY class COLLATE "C";
 TABLE counts;
+-- Another role may call it too, and sees nothing of what this one did.
 SET ROLE login_loader;
 SELECT class FROM inbox_reject_classes() ORDER BY class COLLATE "C";
 RESET ROLE;

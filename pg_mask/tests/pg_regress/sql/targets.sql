@@ -47,13 +47,16 @@ SELECT count(*) FILTER (WHERE unmask_pii(masked_body) <> body) AS altered FROM b
 TRUNCATE readings, reading_rejects;
 INSERT INTO reading_inbox SELECT id(n), now(), '{"i4":"x"}' FROM generate_series(1, 30000) n;
 TABLE counts;
--- A row that a trigger swallows would be an event lost: an error.
+-- A row that a trigger swallows would be an event lost: it is a reject.
 CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.t = 'swallowed' THEN RETURN NULL; END IF; RETURN NEW; END $$;
 CREATE TRIGGER swallow BEFORE INSERT ON readings FOR EACH ROW EXECUTE FUNCTION swallow();
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(1), now(), '{"t":"good"}'), (id(2), now(), '{"t":"swallowed"}')$$);
 -- … with or without a message id.
 SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"swallowed"}')$$);
 SELECT error_of($$INSERT INTO reading_inbox VALUES (NULL, now(), '{"t":"good"}'), (id(2), now(), '{"t":"good"}'), (NULL, now(), '{"t":"swallowed"}')$$);
+SELECT count(*) FROM readings;
+SELECT reason, count(*) FROM reading_rejects WHERE unmask_pii(masked_body) LIKE '%swallowed%' GROUP BY 1;
+TRUNCATE readings;
 DROP TRIGGER swallow ON readings;
 CREATE RULE nothing AS ON INSERT TO reading_rejects DO INSTEAD NOTHING;
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(70000), now(), 'bad')$$);
@@ -127,6 +130,19 @@ DROP VIEW eu_inbox;
 DROP VIEW part_inbox;
 DROP OWNED BY tenant;
 DROP ROLE tenant;
-DROP TABLE parts, base, parents, bad, reading_rejects CASCADE;
+-- A column of the unique index can have fewer digits than the time at which a message was sent.
+CREATE TABLE seconds (v text, id uuid, sent_at timestamptz(0), UNIQUE (sent_at, id));
+SET client_min_messages = error;
+SELECT attach_inbox('seconds_' || flush, 'seconds', 'reading_rejects', '{"v": {"copy": "v"}, "id": "message_id", "sent_at": "sent_at"}', flush)
+FROM (VALUES ('insert'), ('copy')) AS v(flush);
+RESET client_min_messages;
+INSERT INTO seconds_insert VALUES (id(1), '2026-01-01 00:00:00.6+00', '{"v":"1"}'), (id(2), '2026-01-01 00:00:00.4+00', '{"v":"2"}');
+INSERT INTO seconds_insert VALUES (id(1), '2026-01-01 00:00:00.6+00', '{"v":"1"}'), (id(2), '2026-01-01 00:00:00.4+00', '{"v":"2"}');
+TABLE counts;
+INSERT INTO seconds_copy VALUES (id(1), '2026-01-01 00:00:00.6+00', '{"v":"1"}'), (id(3), '2026-01-01 00:00:00.7+00', '{"v":"3"}');
+TABLE counts;
+SET client_min_messages = error;
+DROP TABLE parts, base, parents, bad, reading_rejects, seconds CASCADE;
+RESET client_min_messages;
 DROP DOMAIN percent;
 DROP FUNCTION refuse, swallow;

@@ -1,0 +1,262 @@
+-- Lists every role that can unmask, mask under a key, redrive, re-mask, or see raw events, and by what way.
+--
+-- Reads catalogs that everyone can read. Roles that can do everything are listed once, under 'unmask'.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+-- A function, since Postgres estimates the cost far too high and would compile it: seconds for milliseconds.
+CREATE FUNCTION @extschema@.pii_privileges()
+RETURNS TABLE (role regrole, privilege text, way text, object text, through regrole)
+LANGUAGE sql STABLE SET jit = off SET search_path = pg_catalog, pg_temp AS $function$
+WITH RECURSIVE
+-- The extension's own functions. Others can have their names.
+functions AS (
+    SELECT p.oid, p.proname AS name, p.pronargs AS arguments, p.proowner AS owner,
+           coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
+    FROM pg_extension e
+    JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+         AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+    JOIN pg_proc p ON p.oid = d.objid
+    WHERE e.extname = 'pg_mask'
+),
+-- Roles that can call a function. An owner can grant it to itself.
+callers AS (
+    SELECT oid AS function, name, arguments, owner AS role, 'ownership' AS way FROM functions
+    UNION ALL
+    SELECT f.oid, f.name, f.arguments, a.grantee, 'grant'
+    FROM functions f CROSS JOIN LATERAL aclexplode(f.acl) a WHERE a.grantee <> f.owner
+),
+inboxes AS (
+    SELECT c.oid AS inbox, c.relowner AS owner, c.relacl AS acl
+    FROM pg_class c
+    WHERE c.relkind = 'v' AND EXISTS (
+        SELECT FROM pg_trigger t JOIN functions f ON f.oid = t.tgfoid AND f.name = 'inbox_trigger'
+        -- INSTEAD OF, for each row.
+        WHERE t.tgrelid = c.oid AND t.tgtype::integer & 65 = 65
+    )
+),
+-- Relations that a view or a rule refers to, and partitions.
+parts AS (
+    SELECT r.ev_class AS whole, d.refobjid AS part
+    FROM pg_rewrite r
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE d.refobjid <> r.ev_class
+    UNION ALL
+    SELECT inhparent, inhrelid FROM pg_inherits
+),
+-- The target and the rejects table of an inbox, their partitions, and the tables behind a target that is a view.
+tables AS (
+    SELECT i.inbox, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
+    UNION
+    SELECT t.inbox, p.part FROM tables t JOIN parts p ON p.whole = t.relation
+),
+-- Tables above a partition, or above a table that inherits: altering one alters the tables below it.
+above AS (
+    SELECT t.inbox, p.inhparent AS relation FROM tables t JOIN pg_inherits p ON p.inhrelid = t.relation
+    UNION
+    SELECT a.inbox, p.inhparent FROM above a JOIN pg_inherits p ON p.inhrelid = a.relation
+),
+-- The types of their columns, and the types that these are made of.
+types AS (
+    SELECT t.inbox, a.atttypid AS type
+    FROM tables t JOIN pg_attribute a ON a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped
+    UNION
+    -- CREATE TABLE … OF type: altering the type alters the table.
+    SELECT t.inbox, c.reloftype FROM tables t JOIN pg_class c ON c.oid = t.relation WHERE c.reloftype <> 0
+    UNION
+    SELECT t.inbox, part.type
+    FROM types t JOIN pg_type y ON y.oid = t.type
+    CROSS JOIN LATERAL (
+        VALUES (y.typbasetype), (y.typelem)
+        UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
+    ) AS part (type)
+    WHERE part.type <> 0
+),
+-- Objects through which functions are called when a row is stored, or when the table is analyzed.
+hooks AS (
+    SELECT t.inbox, h.class, h.hook
+    FROM tables t JOIN (
+        SELECT tgrelid AS relation, 'pg_trigger'::regclass AS class, oid AS hook FROM pg_trigger
+        -- Of the table itself: the partition key.
+        UNION ALL SELECT oid, 'pg_class'::regclass, oid FROM pg_class
+        UNION ALL SELECT conrelid, 'pg_constraint'::regclass, oid FROM pg_constraint
+        UNION ALL SELECT adrelid, 'pg_attrdef'::regclass, oid FROM pg_attrdef
+        UNION ALL SELECT indrelid, 'pg_class'::regclass, indexrelid FROM pg_index
+        UNION ALL SELECT polrelid, 'pg_policy'::regclass, oid FROM pg_policy
+        UNION ALL SELECT ev_class, 'pg_rewrite'::regclass, oid FROM pg_rewrite
+        UNION ALL SELECT stxrelid, 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext
+    ) AS h USING (relation)
+    UNION ALL
+    SELECT t.inbox, 'pg_constraint'::regclass, c.oid FROM types t JOIN pg_constraint c ON c.contypid = t.type
+    UNION ALL
+    -- The default of a domain, the canonical form of a range, what reads a base type.
+    SELECT t.inbox, 'pg_type'::regclass, t.type FROM types t
+),
+-- The functions themselves, and those of operators.
+calls AS (
+    SELECT h.inbox, d.refobjid AS function
+    FROM hooks h
+    JOIN pg_depend d ON d.classid = h.class AND d.objid = h.hook AND d.refclassid = 'pg_proc'::regclass
+    UNION
+    SELECT h.inbox, o.oprcode
+    FROM hooks h
+    JOIN pg_depend d ON d.classid = h.class AND d.objid = h.hook AND d.refclassid = 'pg_operator'::regclass
+    JOIN pg_operator o ON o.oid = d.refobjid
+),
+-- Roles whose code runs with the rights of another role, and who can do whatever that one can do. With the rights of an
+-- inbox's owner when it stores a row: in a trigger, a CHECK, a cast, or a function that is called already. With the rights of
+-- a table's owner when a foreign key is checked that refers to the table.
+steering AS (
+    SELECT s.role, s.way, s.class, s.object, i.owner
+    FROM inboxes i JOIN (
+        SELECT t.inbox, c.relowner AS role, 'ownership' AS way, 'pg_class'::regclass AS class, c.oid AS object
+        FROM (TABLE tables UNION TABLE above) AS t JOIN pg_class c ON c.oid = t.relation
+        UNION
+        SELECT t.inbox, a.grantee, 'TRIGGER', 'pg_class'::regclass, c.oid
+        FROM tables t JOIN pg_class c ON c.oid = t.relation CROSS JOIN LATERAL aclexplode(c.relacl) a
+        WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
+        UNION
+        SELECT t.inbox, y.typowner, 'ownership', 'pg_type'::regclass, y.oid
+        -- The owner of a domain can add a CHECK, of a row type a column with one, and of any type a cast.
+        FROM types t JOIN pg_type y ON y.oid = t.type
+        -- An array is its elements' owner's.
+        WHERE NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid)
+        UNION
+        SELECT c.inbox, p.proowner, 'ownership', 'pg_proc'::regclass, p.oid
+        FROM calls c JOIN pg_proc p ON p.oid = c.function
+    ) AS s USING (inbox)
+    WHERE s.role <> i.owner
+    UNION
+    -- The check casts a value by the implicit cast of the type that refers, which is anybody's, and runs as the table's owner.
+    SELECT g.grantee, 'REFERENCES', 'pg_class'::regclass, g.relation, g.owner
+    FROM (
+        SELECT c.oid AS relation, c.relowner AS owner, a.grantee, a.privilege_type
+        FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a WHERE c.relkind IN ('r', 'p')
+        UNION ALL
+        SELECT c.oid, c.relowner, a.grantee, a.privilege_type
+        FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid CROSS JOIN LATERAL aclexplode(t.attacl) a
+        WHERE c.relkind IN ('r', 'p')
+    ) AS g
+    WHERE g.privilege_type = 'REFERENCES' AND g.grantee <> g.owner
+),
+-- Memberships, whether inherited or by SET ROLE.
+memberships AS (
+    SELECT member, roleid AS role FROM pg_auth_members
+    UNION ALL
+    SELECT d.datdba, r.oid FROM pg_database d, pg_roles r
+    WHERE d.datname = current_database() AND r.rolname = 'pg_database_owner'
+),
+members AS (
+    SELECT member, role FROM memberships
+    UNION
+    SELECT m.member, n.role FROM members m JOIN memberships n ON n.member = m.role
+),
+superusers AS (
+    SELECT oid FROM pg_roles WHERE rolsuper
+),
+-- Roles and what they can do, without what they have through other roles.
+own AS (
+    SELECT role,
+           CASE WHEN name = 'unmask_pii' THEN 'unmask'
+                WHEN name LIKE 'mask%' THEN 'mask under a key'
+                ELSE 'remask' END AS privilege,
+           way, 'pg_proc'::regclass AS class, function AS object
+    FROM callers
+    WHERE name IN ('unmask_pii', 'mask_pii_all', 'remask_pii', 'remask_column') OR name = 'mask_pii' AND arguments = 2
+    UNION ALL
+    -- The owner of an inbox can put a trigger on it, which sees raw events.
+    SELECT owner, 'see events', 'ownership', 'pg_class'::regclass, inbox FROM inboxes
+    UNION ALL
+    SELECT a.grantee, 'see events', 'TRIGGER', 'pg_class'::regclass, i.inbox
+    FROM inboxes i CROSS JOIN LATERAL aclexplode(i.acl) a WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> i.owner
+    UNION ALL
+    SELECT oid, 'unmask', 'superuser', NULL, NULL FROM superusers
+    UNION ALL
+    -- Before PostgreSQL 16 such a role can grant itself any role but a superuser.
+    SELECT oid, 'unmask', 'CREATEROLE', NULL, NULL FROM pg_roles
+    WHERE rolcreaterole AND current_setting('server_version_num')::integer < 160000
+    UNION ALL
+    -- The key ring is a file of the server.
+    SELECT oid, 'unmask', 'server files', NULL, NULL FROM pg_roles
+    WHERE rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+),
+-- Redriving takes two grants, which a role can have from two sides.
+redrive_grants AS (
+    SELECT role, NULL::oid AS inbox FROM callers WHERE name = 'redrive_rejects'
+    UNION
+    SELECT owner, inbox FROM inboxes
+    UNION
+    SELECT r.oid, i.inbox FROM inboxes i, pg_roles r WHERE r.rolname = 'pg_write_all_data'
+    UNION
+    SELECT a.grantee, i.inbox
+    FROM inboxes i
+    LEFT JOIN pg_attribute c ON c.attrelid = i.inbox
+    CROSS JOIN LATERAL (SELECT * FROM aclexplode(i.acl) UNION ALL SELECT * FROM aclexplode(c.attacl)) AS a
+    WHERE a.privilege_type = 'INSERT'
+),
+redrive_holders AS (
+    SELECT role, inbox, NULL::oid AS through FROM redrive_grants
+    UNION ALL
+    SELECT m.member, g.inbox, m.role FROM redrive_grants g JOIN members m ON m.role = g.role
+),
+redrivers AS (
+    -- A grant to PUBLIC, which is role 0, goes with anyone's other grant.
+    SELECT greatest(f.role, i.role) AS role, i.inbox, coalesce(f.through, i.through) AS through
+    FROM redrive_holders f JOIN redrive_holders i ON f.role = i.role OR f.role = 0 OR i.role = 0
+    WHERE f.inbox IS NULL AND i.inbox IS NOT NULL
+),
+-- What a role can do in all, to tell what those can do who steer it.
+becomes AS (
+    SELECT role, owner AS other FROM steering
+    UNION
+    SELECT member, role FROM memberships
+    UNION
+    SELECT b.role, next.other
+    FROM becomes b
+    JOIN (SELECT role, owner AS other FROM steering UNION SELECT member, role FROM memberships) AS next ON next.role = b.other
+),
+abilities AS (
+    SELECT role, privilege FROM own
+    UNION
+    SELECT role, 'redrive' FROM redrivers
+    UNION
+    SELECT b.role, o.privilege
+    FROM becomes b
+    JOIN (SELECT role, privilege FROM own UNION SELECT role, 'redrive' FROM redrivers) AS o ON o.role = b.other
+),
+-- What a role has by itself: a superuser needs no other way.
+direct AS (
+    SELECT d.role, d.privilege, d.way, d.class, d.object
+    FROM (
+        SELECT role, privilege, way, class, object FROM own
+        UNION
+        SELECT s.role, a.privilege, s.way, s.class, s.object FROM steering s JOIN abilities a ON a.role = s.owner
+    ) AS d
+    WHERE d.way = 'superuser' OR d.role NOT IN (SELECT oid FROM superusers)
+),
+-- With what its members have through it.
+found AS (
+    SELECT role, privilege, way, class, object, NULL::oid AS through FROM direct WHERE way <> 'server files'
+    UNION
+    SELECT m.member, d.privilege, CASE d.way WHEN 'server files' THEN d.way ELSE 'membership' END, d.class, d.object, m.role
+    FROM direct d JOIN members m ON m.role = d.role
+    UNION
+    SELECT role, 'redrive', CASE WHEN through IS NULL THEN 'grant' ELSE 'membership' END, 'pg_class'::regclass, inbox, through
+    FROM redrivers
+)
+SELECT f.role::regrole AS role, f.privilege, f.way,
+       CASE WHEN p.oid IS NULL THEN (pg_identify_object(f.class, f.object, 0)).identity
+            ELSE format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) END AS object,
+       f.through::regrole AS through
+FROM found f
+LEFT JOIN pg_proc p ON f.class = 'pg_proc'::regclass AND p.oid = f.object
+LEFT JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE f.way = 'superuser' OR f.role NOT IN (SELECT oid FROM superusers);
+$function$;
+COMMENT ON FUNCTION @extschema@.pii_privileges() IS 'the rows of the view pii_privileges';
+
+CREATE VIEW @extschema@.pii_privileges AS SELECT * FROM @extschema@.pii_privileges();
+COMMENT ON VIEW @extschema@.pii_privileges IS
+    'roles that can unmask, mask under a key, redrive, re-mask, or see raw events, and by what way; role - is PUBLIC';
+
+SET LOCAL search_path = @extschema@, pg_temp;
