@@ -25,7 +25,7 @@ pub struct Counters {
     pub redelivered: u64,
     /// Messages deleted.
     pub deleted: u64,
-    /// Deletes refused for their receipt.
+    /// Deletes refused for their receipt, which the queue gave out and which has ended.
     pub stale_deletes: u64,
     /// Messages moved to a dead-letter queue.
     pub dead: u64,

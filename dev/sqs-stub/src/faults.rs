@@ -27,8 +27,10 @@ pub struct Faults {
     /// The receipt of a message handed out is bad from the start, and the message becomes visible again
     /// shortly.
     pub expire: f64,
-    /// Calls signed with one of these access key ids are answered with `ExpiredToken`.
+    /// Calls signed with one of these access key ids are answered with `key_error`.
     pub expired_keys: Vec<String>,
+    /// The error of those calls.
+    pub key_error: KeyError,
     /// The actions, such as `ReceiveMessage`, whose calls `throttle`, `server_error`, `lost_answer` and `hang`
     /// may hit. All, if empty.
     pub only: Vec<String>,
@@ -37,6 +39,20 @@ pub struct Faults {
     pub late_receipts: bool,
     /// Starts the random numbers anew from here. Otherwise they go on.
     pub seed: Option<u64>,
+}
+
+/// An error that SQS answers a call with because of its credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum KeyError {
+    /// Temporary credentials have ended.
+    #[default]
+    ExpiredToken,
+    /// There is no such key.
+    InvalidClientTokenId,
+    /// The secret does not belong to the key.
+    SignatureDoesNotMatch,
+    /// A policy does not allow the call.
+    AccessDenied,
 }
 
 /// A fault that was made.

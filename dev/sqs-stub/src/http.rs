@@ -80,7 +80,7 @@ async fn call(
     let faults = broker.faults();
     if faults.is_expired(authorization) {
         broker.tally.fault(Fault::ExpiredKey);
-        return Ok(Err(Refusal::expired_token()));
+        return Ok(Err(Refusal::of_key(faults.key_error)));
     }
     if !faults.may_hit(action.name()) {
         return Ok(calls::perform(broker, action, body).await);

@@ -38,7 +38,7 @@
 //!   unless [`Faults::duplicate`] says so, and always gives as many as it has.
 //! - A receipt ends with the visibility of its delivery, unless [`Faults::late_receipts`] says otherwise. To
 //!   delete once more what is deleted succeeds.
-//! - Deduplication ids are remembered for ever. Receive attempt ids are not looked at.
+//! - Deduplication ids and receive attempt ids are remembered for as long as the server runs, SQS's 5 minutes or not.
 //! - Attributes of messages are `SentTimestamp`, `ApproximateReceiveCount`, `MessageGroupId` and
 //!   `SequenceNumber`.
 //!
@@ -71,7 +71,7 @@ mod state;
 
 pub use counters::Counters;
 pub use depth::Depth;
-pub use faults::Faults;
+pub use faults::{Faults, KeyError};
 pub use recorder::{Event, Record};
 pub use server::{Options, Server};
 

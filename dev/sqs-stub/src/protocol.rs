@@ -123,6 +123,8 @@ pub(crate) struct Receive<'a> {
     pub(crate) max_number_of_messages: Option<usize>,
     pub(crate) visibility_timeout: Option<u32>,
     pub(crate) wait_time_seconds: Option<u32>,
+    #[serde(borrow, rename = "ReceiveRequestAttemptId")]
+    pub(crate) attempt: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(crate) message_system_attribute_names: Vec<Cow<'a, str>>,
     /// The older name of the same.

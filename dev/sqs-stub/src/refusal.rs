@@ -1,5 +1,7 @@
 //! The errors that the server answers with.
 
+use crate::faults::KeyError;
+
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -76,9 +78,21 @@ impl Refusal {
         Self::sender("RequestThrottled", "RequestThrottled", "Request is throttled.")
     }
 
-    pub(crate) fn expired_token() -> Self {
-        let message = "The security token included in the request is expired";
-        Self { status: 403, ..Self::sender("ExpiredToken", "ExpiredToken", message) }
+    /// The refusal of a call because of its credentials.
+    pub(crate) fn of_key(error: KeyError) -> Self {
+        let (code, message) = match error {
+            KeyError::ExpiredToken => {
+                ("ExpiredToken", "The security token included in the request is expired")
+            }
+            KeyError::InvalidClientTokenId => {
+                ("InvalidClientTokenId", "The security token included in the request is invalid.")
+            }
+            KeyError::SignatureDoesNotMatch => {
+                ("SignatureDoesNotMatch", "The request signature we calculated does not match.")
+            }
+            KeyError::AccessDenied => ("AccessDenied", "User is not authorized to perform this action."),
+        };
+        Self { status: 403, ..Self::sender(code, code, message) }
     }
 
     /// One of the two ways in which SQS itself fails.

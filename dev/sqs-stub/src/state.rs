@@ -42,6 +42,8 @@ pub(crate) struct State {
     gone: HashMap<u64, (u32, u32)>,
     /// What was sent under a deduplication id.
     sent: HashMap<String, Sent>,
+    /// Messages of a FIFO queue that were handed out under a receive attempt id, each with its delivery.
+    attempts: HashMap<String, Vec<(u64, u32)>>,
     /// Of its own seed: equal message ids in two runs would be taken for one message by a receiver that
     /// remembers.
     ids: Rng,
@@ -59,6 +61,7 @@ impl State {
             timers: BinaryHeap::new(),
             gone: HashMap::new(),
             sent: HashMap::new(),
+            attempts: HashMap::new(),
             ids: Rng::new(),
         }
     }
@@ -145,11 +148,17 @@ impl State {
         now: Instant,
         max: usize,
         visibility: Option<Duration>,
+        attempt: Option<&str>,
         mut fate: impl FnMut(bool) -> Fate,
         mut emit: impl FnMut(u64, &Message),
     ) -> Vec<Message> {
         self.advance(now);
         let until = now + visibility.unwrap_or(self.settings.visibility);
+        let attempt = attempt.filter(|_| self.fifo);
+        if attempt.is_some_and(|attempt| self.repeat(attempt, until, &mut emit)) {
+            return Vec::new();
+        }
+        let mut delivered = Vec::new();
         let too_often = self.settings.redrive.as_ref().map_or(u32::MAX, |Redrive { after, .. }| *after);
         let (mut handed_out, mut again, mut dead) = (0, Vec::new(), Vec::new());
         while handed_out < max {
@@ -188,14 +197,40 @@ impl State {
                 self.depth.visible -= 1;
                 self.depth.hidden += 1;
                 self.timers.push(Reverse((hidden_until, number)));
+                delivered.push((number, message.deliveries));
                 emit(number, message);
             }
+        }
+        if let Some(attempt) = attempt.filter(|_| !delivered.is_empty()) {
+            self.attempts.insert(attempt.to_owned(), delivered);
         }
         for number in again.into_iter().rev() {
             self.ready.give_back(number, None);
         }
         self.compact();
         dead
+    }
+
+    /// Hands out again, with the same receipts, the messages of an earlier call of this id, and hides them again. None of
+    /// them if one was deleted or became visible since.
+    fn repeat(&mut self, attempt: &str, until: Instant, mut emit: impl FnMut(u64, &Message)) -> bool {
+        let Some(delivered) = self.attempts.get(attempt) else { return false };
+        let is_hidden = |(number, delivery): &(u64, u32)| {
+            self.messages
+                .get(number)
+                .is_some_and(|m| m.deliveries == *delivery && matches!(m.place, Place::Hidden(_)))
+        };
+        if !delivered.iter().all(is_hidden) {
+            return false;
+        }
+        for (number, _) in delivered {
+            let Some(message) = self.messages.get_mut(number) else { continue };
+            message.place = Place::Hidden(until);
+            message.valid.until = until;
+            self.timers.push(Reverse((until, *number)));
+            emit(*number, message);
+        }
+        true
     }
 
     /// Takes out a message that waited and is to go to another queue. No receipt of it is good any more.
@@ -277,6 +312,7 @@ impl State {
         self.messages.clear();
         self.timers.clear();
         self.gone.clear();
+        self.attempts.clear();
         self.ready = Ready::new(self.fifo);
         self.depth = Depth::default();
     }

@@ -75,13 +75,11 @@ pub(super) fn delete_batch(broker: &Broker, request: &[u8]) -> Result<String, Re
 fn delete_one(broker: &Broker, queue: &Queue, handle: &str) -> Result<(), Refusal> {
     let now = Instant::now();
     let late = broker.faults().late_receipts;
-    let receipt = Receipt::parse(handle).filter(|receipt| receipt.queue == queue.number);
-    let mut state = queue.state();
-    let deleted = match receipt {
-        Some(receipt) => state.delete(now, receipt, late),
-        None => Err(Refusal::bad_receipt()),
+    let Some(receipt) = Receipt::parse(handle).filter(|receipt| receipt.queue == queue.number) else {
+        return Err(Refusal::bad_receipt());
     };
-    match deleted {
+    let mut state = queue.state();
+    match state.delete(now, receipt, late) {
         Ok(Some((number, message))) => {
             // Under the lock, so that the log is in the order of the deletes.
             broker.recorder.keep(|| Event::Delete(queue.record(now, number, &message)));

@@ -29,6 +29,7 @@ pub(super) async fn receive(broker: &Broker, request: &[u8]) -> Result<String, R
     let ask = Ask {
         max,
         visibility: call.visibility_timeout.map(|s| Duration::from_secs(s.into())),
+        attempt: call.attempt.as_deref(),
         attributes: Attributes::read(&call.message_system_attribute_names, &call.attribute_names),
     };
     let wait = match call.wait_time_seconds {
@@ -54,14 +55,20 @@ pub(super) async fn receive(broker: &Broker, request: &[u8]) -> Result<String, R
 }
 
 /// What a call wants.
-struct Ask {
+struct Ask<'a> {
     max: usize,
     visibility: Option<Duration>,
+    attempt: Option<&'a str>,
     attributes: Attributes,
 }
 
 /// Returns the answer, if there is anything, and when there may be more.
-fn hand_out(broker: &Broker, queue: &Queue, ask: &Ask, now: Instant) -> (Option<String>, Option<Instant>) {
+fn hand_out(
+    broker: &Broker,
+    queue: &Queue,
+    ask: &Ask<'_>,
+    now: Instant,
+) -> (Option<String>, Option<Instant>) {
     let faults = broker.faults();
     let mut answer = String::new();
     let (mut received, mut redelivered) = (0, 0);
@@ -70,6 +77,7 @@ fn hand_out(broker: &Broker, queue: &Queue, ask: &Ask, now: Instant) -> (Option<
         now,
         ask.max,
         ask.visibility,
+        ask.attempt,
         |may_duplicate| fate(broker, &faults, may_duplicate),
         |number, message| {
             received += 1;
