@@ -55,7 +55,7 @@ async fn database(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Er
 async fn queues(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Error> {
     let (queues, _) = Queue::open_all(config, findings).await?;
     for queue in queues.iter() {
-        findings.extend(queue.try_actions().await);
+        findings.extend(queue.check().await);
     }
     Ok(())
 }

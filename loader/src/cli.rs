@@ -54,12 +54,14 @@ Standard output, when the loader ends:
 
 Exit codes:
   0  done, or stopped by a signal
-  1  internal error
-  2  usage or configuration
+  1  internal error, or a port or file of this machine that cannot be used now
+  2  usage or configuration: a restart does not help
   3  SQS
   4  PostgreSQL
   5  the inbox did not account for every event: nothing of that batch was stored
-     or deleted";
+     or deleted
+  6  the inbox was replaced, dropped or given another owner after the start:
+     nothing more was sent to it";
 
 /// Moves events from an SQS queue into a `pg_mask` inbox: a message is deleted only after the transaction
 /// that stored or rejected it has committed. The loader does not read events; the database parses and masks
@@ -218,11 +220,12 @@ fn usage(error: &clap::Error) -> ! {
 /// Sets the variables of `file` that are not set yet. To be called while there is but one thread.
 fn read_env_file(file: &Path) -> Result<(), Error> {
     dotenvy::from_path(file).map_err(|error| {
-        let why = match error {
-            dotenvy::Error::Io(error) => error.to_string(),
+        let text = |why: &str| format!("LOADER_ENV_FILE: {} cannot be read: {why}", file.display());
+        match error {
+            // It may be about to be replaced.
+            dotenvy::Error::Io(error) => Error::Machine(text(&error.to_string())),
             // Its text has the line, which may hold a password.
-            _ => "there is a line in it that is not NAME=value".to_owned(),
-        };
-        Error::Config(format!("LOADER_ENV_FILE: {} cannot be read: {why}", file.display()))
+            _ => Error::Config(text("there is a line in it that is not NAME=value")),
+        }
     })
 }

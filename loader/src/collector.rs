@@ -98,6 +98,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::budget::Share;
     use crate::ledger::LeaseId;
 
     fn messages(count: usize, body: &str) -> Vec<Message> {
@@ -108,6 +109,7 @@ mod tests {
             receive_count: 1,
             group: None,
             body: Some(body.to_owned()),
+            _memory: Share::default(),
         };
         std::iter::repeat_with(message).take(count).collect()
     }

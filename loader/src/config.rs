@@ -11,13 +11,18 @@ use tracing::warn;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::postgres::{self, Servers};
+use crate::queue::Address;
+
+/// Seconds of grace unless the options say otherwise. With `shutdown::END_TIME` it fits into the 30 s that Kubernetes and
+/// the shipped files allow.
+pub(crate) const DEFAULT_GRACE: u16 = 15;
 
 /// What a run does, and with what.
 // No Debug: the database URL may hold a password.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// URL of the queue, or of several of one service, separated by commas. Without it queues are found by their
-    /// names
+    /// URL of the queue, or of several, separated by commas. Region, account and endpoint are taken from each URL.
+    /// Without it queues are found by their names
     #[arg(
         long,
         env = "LOADER_QUEUE_URL",
@@ -28,7 +33,8 @@ pub(crate) struct Config {
     )]
     pub(crate) queue_url: Vec<String>,
 
-    /// Name of the queue, or of several, separated by commas. All go into the same inbox
+    /// Name or ARN of the queue, or of several, separated by commas. All go into the same inbox. A name is of your own
+    /// account and region; an ARN names both
     #[arg(
         long,
         env = "LOADER_QUEUE",
@@ -39,34 +45,43 @@ pub(crate) struct Config {
     )]
     pub(crate) queue: Vec<String>,
 
-    /// URL of the SQS service, where it is not AWS's own (`AWS_ENDPOINT_URL_SQS` counts too)
+    /// URL of the SQS service, where it is not AWS's own (`AWS_ENDPOINT_URL_SQS` counts too). Overrides the endpoint of
+    /// a queue's URL
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL", help_heading = "Queue")]
     pub(crate) endpoint_url: Option<String>,
 
-    /// At most so many receive calls of a queue go on at the same time: their number grows while they come back full.
-    /// One gets 500 to 1,000 messages a second from AWS
+    /// ARN of a role to assume for SQS, with the credentials that AWS's standard chain finds
+    #[arg(long, env = "LOADER_ASSUME_ROLE_ARN", value_name = "ARN", help_heading = "Queue")]
+    pub(crate) assume_role_arn: Option<String>,
+
+    /// External id that the role's trust policy asks for
+    #[arg(long, env = "LOADER_EXTERNAL_ID", value_name = "ID", help_heading = "Queue")]
+    pub(crate) external_id: Option<String>,
+
+    /// Maximum concurrent receive calls per queue. The loader adds calls while they return full, and drops calls while
+    /// they return at most half full. One gets 500 to 1,000 messages a second from AWS
     #[arg(
         long, env = "LOADER_POLLERS", value_name = "N", default_value_t = 32,
         value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Queue"
     )]
     pub(crate) pollers: u16,
 
-    /// At least so many go on, while calls come back empty
+    /// Minimum concurrent receive calls per queue, however little they return
     #[arg(
         long, env = "LOADER_MIN_POLLERS", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Queue"
     )]
     pub(crate) min_pollers: u16,
 
-    /// At most so many messages, of all queues, are received and not yet deleted
+    /// Maximum messages received and not yet deleted, over all queues. Receive calls to idle queues hold at most half of
+    /// it, so that busy queues go on
     #[arg(
         long, env = "LOADER_MAX_IN_FLIGHT", value_name = "MESSAGES", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(10..=120_000), help_heading = "Queue"
     )]
     pub(crate) max_in_flight: u32,
 
-    /// Long poll: how many seconds a receive call waits for messages, 0 to 20. With --drain or --dry-run at
-    /// most 1
+    /// Long poll: how many seconds a receive call waits for messages, 0 to 20. With --drain or --dry-run always 1
     #[arg(
         long, env = "LOADER_WAIT", value_name = "SECONDS", default_value_t = 5,
         value_parser = clap::value_parser!(u16).range(0..=20), help_heading = "Queue"
@@ -100,6 +115,9 @@ pub(crate) struct Config {
     )]
     pub(crate) store_timeout: u16,
 
+    #[command(flatten)]
+    pub(crate) deletion: Deletion,
+
     /// Close a batch (one transaction) at this many messages ...
     #[arg(
         long, env = "LOADER_BATCH_SIZE", value_name = "MESSAGES", default_value_t = 2000,
@@ -121,8 +139,8 @@ pub(crate) struct Config {
     )]
     pub(crate) linger: u32,
 
-    /// Exit when the queue is empty and everything received is committed and deleted. Waits for messages that
-    /// are delayed or hidden by another consumer
+    /// Exit when long polls bring nothing and everything received is committed and deleted. Waits for messages that are
+    /// delayed or hidden by another consumer, as far as SQS counts them: on AWS its counts can lag by a minute
     #[arg(long, env = "LOADER_DRAIN", value_parser = FalseyValueParser::new(), help_heading = "Run")]
     pub(crate) drain: bool,
 
@@ -136,12 +154,21 @@ pub(crate) struct Config {
     #[arg(long, env = "LOADER_NULL_CONSUMER", value_parser = FalseyValueParser::new(), hide = true)]
     pub(crate) null_consumer: bool,
 
-    /// After SIGTERM, how many seconds to spend on committing and deleting what is in hand
+    /// After SIGTERM, how many seconds to spend on committing and deleting what is in flight. Up to 12 more go into making
+    /// the rest visible again. What no connection can store is given back without waiting
     #[arg(
-        long, env = "LOADER_GRACE", value_name = "SECONDS", default_value_t = 25,
+        long, env = "LOADER_GRACE", value_name = "SECONDS", default_value_t = DEFAULT_GRACE,
         value_parser = clap::value_parser!(u16).range(0..=3600), help_heading = "Run"
     )]
     pub(crate) grace: u16,
+
+    /// At the start, how many seconds to go on trying while the database or SQS is not up yet, or a file for the connection
+    /// is not there yet. What is wrong for good ends the loader at once
+    #[arg(
+        long, env = "LOADER_WAIT_FOR_START", value_name = "SECONDS", default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(0..=3600), help_heading = "Run"
+    )]
+    pub(crate) wait_for_start: u16,
 
     /// Show metrics for Prometheus at this address: /metrics, and beside it /healthz (the process lives) and /readyz (both
     /// sides have answered lately). Off unless set. Without TLS or password, for a private network; what is shown are
@@ -151,6 +178,31 @@ pub(crate) struct Config {
 
     #[command(flatten)]
     pub(crate) log: LogOptions,
+}
+
+/// When stored messages are deleted.
+#[derive(Args)]
+pub(crate) struct Deletion {
+    /// Delete a stored message only when a standby has flushed its commit, so that a failover to it loses none. The
+    /// role must be able to see how far standbys are: the README says how
+    #[arg(
+        long, env = "LOADER_DELETE_AFTER_REPLAY", value_parser = FalseyValueParser::new(), help_heading = "Database"
+    )]
+    pub(crate) delete_after_replay: bool,
+
+    /// Seconds from COMMIT to delete with --delete-after-replay, if the server has no standby or the role cannot see it
+    #[arg(
+        long, env = "LOADER_DELETE_DELAY", value_name = "SECONDS", default_value_t = 30,
+        value_parser = clap::value_parser!(u16).range(0..=3600), help_heading = "Database"
+    )]
+    pub(crate) delete_delay: u16,
+}
+
+impl Deletion {
+    /// How long a stored message waits where no standby can be asked.
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_secs(self.delete_delay.into())
+    }
 }
 
 /// Where events go.
@@ -165,6 +217,11 @@ pub(crate) struct Target {
     /// Whether it was given on the command line.
     #[arg(skip)]
     pub(crate) url_is_in_the_open: bool,
+
+    /// Log in to Amazon RDS or Aurora with an IAM token in place of a password. Each connection makes one from the AWS
+    /// credentials, which must be allowed rds-db:connect. Needs sslmode=verify-full
+    #[arg(long, env = "LOADER_RDS_IAM", value_parser = FalseyValueParser::new(), help_heading = "Database")]
+    rds_iam: bool,
 
     /// Inbox view, with its schema where that is not on the search path
     #[arg(
@@ -218,7 +275,11 @@ impl Target {
                  processes: set DATABASE_URL, PGPASSWORD, PGPASSWORD_FILE or PGPASSFILE instead"
             );
         }
-        Servers::resolve(self.database_url(), postgres::environment)
+        let mut servers = Servers::resolve(self.database_url(), postgres::environment)?;
+        if self.rds_iam {
+            servers.log_in_by_rds_token()?;
+        }
+        Ok(servers)
     }
 }
 
@@ -252,7 +313,9 @@ impl Config {
     /// What clap cannot check: values that do not go together. A variable that is set but empty counts as not
     /// set, since container files often pass those on.
     pub(crate) fn validate(&mut self) -> Result<(), Error> {
-        self.endpoint_url.take_if(|url| url.is_empty());
+        for value in [&mut self.endpoint_url, &mut self.assume_role_arn, &mut self.external_id] {
+            value.take_if(|value| value.is_empty());
+        }
         self.metrics_address.take_if(|address| address.is_empty());
         for names in [&mut self.queue_url, &mut self.queue] {
             names.retain(|name| !name.is_empty());
@@ -264,6 +327,10 @@ impl Config {
         if self.queue_url.is_empty() && self.queue.is_empty() {
             return Err(Error::Config("no queue is named: set --queue or --queue-url".into()));
         }
+        if self.external_id.is_some() && self.assume_role_arn.is_none() {
+            return Err(Error::Config("--external-id needs --assume-role-arn: name the role".into()));
+        }
+        self.addresses()?;
         for url in &self.queue_url {
             check_url("--queue-url", url)?;
         }
@@ -290,13 +357,35 @@ impl Config {
         Ok(())
     }
 
-    /// How long a receive call waits for messages. In a run that ends with the queue empty a short poll ends
-    /// it sooner, and while messages are there the wait does not matter.
-    pub(crate) fn wait(&self) -> u16 {
-        if self.drain || self.dry_run { self.wait.min(1) } else { self.wait }
+    /// Reads where the queues are.
+    pub(crate) fn addresses(&self) -> Result<Vec<Address>, Error> {
+        let of_name = |name: &String| {
+            Address::of_name(name).ok_or_else(|| {
+                Error::Config(format!(
+                    "--queue {name} is not the ARN of a queue: write arn:aws:sqs:REGION:ACCOUNT:NAME"
+                ))
+            })
+        };
+        let mut addresses = if self.queue_url.is_empty() {
+            self.queue.iter().map(of_name).collect::<Result<Vec<_>, _>>()?
+        } else {
+            self.queue_url.iter().map(|url| Address::of_url(url)).collect()
+        };
+        if let Some(endpoint) = &self.endpoint_url {
+            for address in &mut addresses {
+                address.move_to(endpoint);
+            }
+        }
+        Ok(addresses)
     }
 
-    /// How long one attempt of a receive call may take. Without such a limit it can hang for ever.
+    /// How long a receive call waits for messages. A run that ends with the queue empty waits one second: less would
+    /// be a short poll, which asks some of SQS's servers only, and more would end it later.
+    pub(crate) fn wait(&self) -> u16 {
+        if self.drain || self.dry_run { 1 } else { self.wait }
+    }
+
+    /// How long the answer to a receive call may take to begin. Without such a limit a call can hang indefinitely.
     pub(crate) fn receive_timeout(&self) -> Duration {
         Duration::from_secs(u64::from(self.wait()) + 5)
     }
@@ -332,6 +421,30 @@ impl Config {
         Duration::from_millis(self.linger.into())
     }
 
+    /// Options in force, for the status page. Secrets are not among them.
+    pub(crate) fn in_force(&self) -> Vec<(&'static str, String)> {
+        let seconds = |seconds: u16| format!("{seconds} s");
+        vec![
+            ("--pollers", format!("{} to {}", self.min_pollers.min(self.pollers), self.pollers)),
+            ("--max-in-flight", self.max_in_flight.to_string()),
+            ("--wait", seconds(self.wait())),
+            ("--visibility", seconds(self.visibility)),
+            ("--writers", self.writers.to_string()),
+            ("--store-timeout", seconds(self.store_timeout)),
+            ("--batch-size", self.batch_size.to_string()),
+            ("--batch-bytes", self.batch_bytes.to_string()),
+            ("--linger", format!("{} ms", self.linger)),
+            ("--drain", self.drain.to_string()),
+            ("--grace", seconds(self.grace)),
+            ("--wait-for-start", seconds(self.wait_for_start)),
+        ]
+    }
+
+    /// How long to go on trying at the start.
+    pub(crate) fn wait_for_start(&self) -> Duration {
+        Duration::from_secs(self.wait_for_start.into())
+    }
+
     /// How long a stopped run may go on.
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace.into())
@@ -339,10 +452,15 @@ impl Config {
 }
 
 fn check_url(option: &str, url: &str) -> Result<(), Error> {
-    if url.starts_with("http://") || url.starts_with("https://") {
-        return Ok(());
+    let Some((_, rest)) = url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))
+    else {
+        return Err(Error::Config(format!("{option} must start with http:// or https://")));
+    };
+    // It would show in the log.
+    if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
+        return Err(Error::Config(format!("{option} must not hold a user or password")));
     }
-    Err(Error::Config(format!("{option} must start with http:// or https://")))
+    Ok(())
 }
 
 /// An address to listen at. Which interface is meant has to be said: metrics are not for everybody.

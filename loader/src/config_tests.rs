@@ -33,9 +33,10 @@ fn defaults_are_as_documented() {
     assert_eq!((config.min_pollers, config.pollers, config.wait(), config.visibility), (1, 32, 5, 120));
     assert_eq!((config.batch_size, config.batch_bytes, config.linger), (2000, 8 << 20, 500));
     assert_eq!((config.writers, config.store_timeout, config.max_in_flight), (1, 60, 10_000));
-    assert_eq!((config.drain, config.dry_run, config.grace), (false, false, 25));
+    assert_eq!((config.drain, config.dry_run, config.grace), (false, false, 15));
     assert_eq!((config.log.format, config.log.level), (LogFormat::Auto, LogLevel::Info));
     assert!(config.metrics_address.is_none());
+    assert_eq!(config.wait_for_start, 0);
 }
 
 #[test]
@@ -92,6 +93,22 @@ fn several_queues_are_separated_by_commas() {
     let urls = ["https://sqs/1/a", "https://sqs/1/b"];
     assert_eq!(parse(&["--queue-url", &urls.join(",")]).unwrap().queue_url, urls);
     assert!(refusal(&["--queue", "a,b,a"]).contains("named twice"));
+}
+
+#[test]
+fn a_queue_may_be_an_arn() {
+    let arn = "arn:aws:sqs:eu-west-1:123456789012:logins";
+    assert_eq!(parse(&["--queue", arn]).unwrap().queue, [arn]);
+    assert!(
+        refusal(&["--queue", "arn:aws:sns:eu-west-1:123456789012:logins"]).contains("not the ARN of a queue")
+    );
+}
+
+#[test]
+fn an_external_id_needs_a_role() {
+    let role = ["--assume-role-arn", "arn:aws:iam::123456789012:role/loader", "--external-id", "partner-7"];
+    assert_eq!(parse(&role).unwrap().external_id.as_deref(), Some("partner-7"));
+    assert!(refusal(&role[2..]).contains("needs --assume-role-arn"));
 }
 
 #[test]

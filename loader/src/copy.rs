@@ -74,6 +74,7 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Share;
     use crate::ledger::LeaseId;
     use crate::message::message_uuid;
 
@@ -86,6 +87,7 @@ mod tests {
             receive_count: 1,
             group: None,
             body: body.map(str::to_owned),
+            _memory: Share::default(),
         }
     }
 

@@ -1,24 +1,27 @@
 //! The deleter: takes out of the queues what is committed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::warn;
 
 use crate::backoff::{self, Patience};
 use crate::error::{Error, ended};
 use crate::keeper::by_queue;
 use crate::ledger::{Lease, LeaseId, Ledger};
-use crate::queue::{Answer, CALL_SIZE, Failure, Queue, Queues};
+use crate::log::LogLimit;
+use crate::queue::{Answer, CALL_SIZE, Queue, Queues};
 use crate::stats::Stats;
 
 /// The pause before a delete is tried again, and what it grows to.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Maximum time of a call whose messages have no lease any more.
+const LAST_TRY: Duration = Duration::from_mins(1);
 
 /// Deletes in calls of ten, several at a time.
 pub(crate) struct Deleter {
@@ -28,8 +31,7 @@ pub(crate) struct Deleter {
     pub(crate) patience: Patience,
     /// A permit for each call at a time. Deleting one call after the other would be what limits the loader.
     pub(crate) calls: Semaphore,
-    /// When a failure was last logged.
-    pub(crate) complained: Mutex<Option<Instant>>,
+    pub(crate) log_limit: LogLimit,
 }
 
 impl Deleter {
@@ -37,7 +39,7 @@ impl Deleter {
     /// succeeds: rights are missing, or the queue is gone.
     pub(crate) async fn run(self, mut committed: Receiver<Vec<LeaseId>>) -> Result<(), Error> {
         let deleter = Arc::new(self);
-        // As many at most as there are messages in hand, a tenth of them most often.
+        // A tenth of the messages in flight most often. A message whose lease has run out adds one last try.
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
         let mut open = true;
         while open || !tasks.is_empty() {
@@ -56,8 +58,7 @@ impl Deleter {
 
     /// Sorts messages into lanes, and these into tens: a call takes the first of each lane.
     fn lanes(&self, committed: &[LeaseId]) -> Vec<Vec<Lane>> {
-        let Some((leases, _)) = self.ledger.deletable(committed, Instant::now()) else { return Vec::new() };
-        let of_queues = by_queue(self.queues.len(), leases);
+        let of_queues = by_queue(self.queues.len(), self.ledger.committed(committed));
         let calls = self.queues.iter().zip(of_queues).flat_map(|(queue, leases)| {
             let lanes = if queue.fifo { by_group(leases) } else { one_each(leases) };
             lanes.chunks(CALL_SIZE).map(<[_]>::to_vec).collect::<Vec<_>>()
@@ -65,86 +66,104 @@ impl Deleter {
         calls.collect()
     }
 
+    /// Deletes up to ten lanes. One that fails waits by itself and doesn't hold the others up.
     async fn delete(self: Arc<Self>, mut lanes: Vec<Lane>) -> Result<(), Error> {
-        let (mut tries, mut failures) = (0, 0);
-        loop {
+        let mut failed_calls = 0;
+        while let Some(due) = lanes.iter().map(|lane| lane.due).min() {
+            // Without a permit: a lane that waits doesn't hold other calls up.
+            sleep_until(due).await;
             let permit = self.calls.acquire().await;
-            // Whatever has lapsed meanwhile is not touched any more.
-            lanes.retain(|lane| lane.len() == 1 || self.is_ours(lane));
-            let heads: Vec<LeaseId> = lanes.iter().filter_map(|lane| lane.front().copied()).collect();
-            let Some((leases, until)) = self.ledger.deletable(&heads, Instant::now()) else { return Ok(()) };
-            let Some(queue) = leases.first().and_then(|lease| self.queues.get(lease.queue)) else {
-                return Ok(());
-            };
-            let answer = timeout_at(until, queue.delete(&leases)).await;
+            let now = Instant::now();
+            // None if all lanes that were due are left.
+            let Some(call) = self.next_call(&mut lanes, now) else { continue };
+            let answer = timeout_at(call.until, call.queue.delete(&call.leases)).await;
             drop(permit);
+            let stats = self.stats.of(call.queue.number);
+            let mut settled = Settled::default();
             match answer {
                 Ok(Ok(answers)) => {
-                    failures = 0;
-                    let (settled, refused) = self.settle(queue, &leases, answers);
-                    for lane in &mut lanes {
-                        let refused = lane.front().is_some_and(|head| refused.contains(head));
-                        lane.pop_front_if(|head| settled.contains(head));
-                        if refused {
-                            // It may come back, and what is behind it must not overtake it.
-                            lane.drain(..).for_each(|behind| _ = self.ledger.settle(behind));
-                        }
-                    }
-                    lanes.retain(|lane| !lane.is_empty());
-                    if settled.len() == leases.len() {
-                        tries = 0;
-                        continue;
-                    }
+                    failed_calls = 0;
+                    stats.add_delete_call(now.elapsed());
+                    settled = self.settle(call.queue, &call.leases, answers);
                 }
                 Ok(Err(failure)) => {
-                    failures += 1;
-                    self.stats.of(queue.number).add_delete_failures(failure.code(), leases.len());
-                    if failure.is_final() || self.patience.is_over(failures) {
+                    failed_calls += 1;
+                    stats.add_delete_failures(failure.code(), call.leases.len());
+                    if failure.is_final() || self.patience.is_over(failed_calls) {
                         return Err(failure.into());
                     }
-                    self.complain(&failure);
+                    if let Some(repeats) = self.log_limit.admit(call.queue.number, failure.code()) {
+                        warn!(queue = &*call.queue.name, repeats, "{failure}; trying again");
+                    }
                 }
-                // A lease ended, which the keeper could not extend. What is still ours is tried again.
-                Err(_) => self.stats.of(queue.number).add_delete_failures("timeout", leases.len()),
+                // A lease ended, which the keeper could not extend.
+                Err(_) => stats.add_delete_failures("timeout", call.leases.len()),
             }
-            // Without the permit: what is tried again does not hold others up.
-            sleep(backoff::delay(tries, PAUSE.0, PAUSE.1)).await;
-            tries += 1;
+            let failures = lanes.iter().filter(|lane| lane.is_called).map(|lane| lane.failures).max();
+            // One time for all that failed, so that they are in one call again.
+            let retry = Instant::now() + backoff::delay(failures.unwrap_or(0), PAUSE.0, PAUSE.1);
+            for lane in lanes.iter_mut().filter(|lane| lane.is_called) {
+                self.advance(lane, &settled, retry);
+            }
+            lanes.retain(|lane| !lane.leases.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Takes the first message of each lane that is due. Drops lanes that can't be deleted any more.
+    fn next_call<'l>(&'l self, lanes: &mut Vec<Lane>, now: Instant) -> Option<Call<'l>> {
+        let queue = self.queues.get(lanes.first()?.leases.front()?.queue)?;
+        let mut call = Call { queue, leases: Vec::new(), until: now + LAST_TRY };
+        for lane in lanes.iter_mut() {
+            lane.is_called = lane.due <= now;
+            let Some(first) = lane.leases.front().filter(|_| lane.is_called) else { continue };
+            match self.ledger.deletable_until(first.id, now) {
+                Some(until) => call.until = call.until.min(until),
+                // Its lease has run out. SQS may still take the receipt, and a message that comes back instead costs a
+                // delivery. It has waited too long for a permit if calls hang: then no more tries must pile up.
+                None if !queue.fifo && now < lane.due + LAST_TRY => lane.is_last_try = true,
+                // Messages behind it must not overtake it: they come back with it.
+                None => {
+                    self.leave(lane);
+                    continue;
+                }
+            }
+            call.leases.push(Arc::clone(first));
+        }
+        lanes.retain(|lane| !lane.leases.is_empty());
+        (!call.leases.is_empty()).then_some(call)
+    }
+
+    /// Moves a lane on after a call, or sets it to be tried again at `retry`.
+    fn advance(&self, lane: &mut Lane, settled: &Settled, retry: Instant) {
+        let Some(first) = lane.leases.front().map(|lease| lease.id) else { return };
+        if settled.refused.contains(&first) || lane.is_last_try {
+            // It may come back, and messages behind it must not overtake it.
+            self.leave(lane);
+        } else if settled.deleted.contains(&first) {
+            lane.leases.pop_front();
+            (lane.failures, lane.due) = (0, Instant::now());
+        } else {
+            lane.due = retry;
+            lane.failures += 1;
         }
     }
 
-    /// Whether the first of a lane is still to be deleted. If its lease has run out, which the keeper notes, what is
-    /// behind it must not overtake it: it is left to come back with it.
-    fn is_ours(&self, lane: &Lane) -> bool {
-        let mut lane = lane.iter();
-        let ours = lane.next().is_some_and(|head| self.ledger.deletable(&[*head], Instant::now()).is_some());
-        if !ours {
-            lane.for_each(|behind| _ = self.ledger.settle(*behind));
-        }
-        ours
+    /// Leaves the messages of a lane to come back.
+    fn leave(&self, lane: &mut Lane) {
+        lane.leases.drain(..).for_each(|lease| _ = self.ledger.settle(lease.id));
     }
 
-    /// One line a second is enough where every call fails.
-    fn complain(&self, failure: &Failure) {
-        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
-            *last = Some(Instant::now());
-            warn!("{failure}; trying again");
-        }
-    }
-
-    /// Strikes out what is deleted or cannot be. Returns that, and of it what SQS refuses.
-    fn settle(
-        &self,
-        queue: &Queue,
-        leases: &[Arc<Lease>],
-        answers: Vec<Answer>,
-    ) -> (Vec<LeaseId>, Vec<LeaseId>) {
+    /// Strikes out messages that are deleted or can't be.
+    fn settle(&self, queue: &Queue, leases: &[Arc<Lease>], answers: Vec<Answer>) -> Settled {
         let stats = self.stats.of(queue.number);
-        let (mut settled, mut refused, mut reason) = (Vec::new(), Vec::new(), String::new());
+        let (mut deleted, mut refused, mut reason) = (Vec::new(), Vec::new(), String::new());
         for (lease, answer) in leases.iter().zip(answers) {
             match answer {
-                Answer::Done => lease.trace.deleted(),
+                Answer::Done => {
+                    lease.trace.deleted();
+                    deleted.push(lease.id);
+                }
                 Answer::Refused(code) => {
                     stats.add_delete_failures(&code, 1);
                     reason = code;
@@ -157,9 +176,8 @@ impl Deleter {
                 }
             }
             self.ledger.settle(lease.id);
-            settled.push(lease.id);
         }
-        stats.add_deleted(settled.len() - refused.len());
+        stats.add_deleted(deleted.len());
         if !refused.is_empty() {
             stats.add_undeleted(refused.len());
             // So answers an SQS server, too, when a call before this one did delete and its answer was lost.
@@ -171,17 +189,50 @@ impl Deleter {
                 "SQS refuses to delete stored messages; those that are still there come back and are found duplicates"
             );
         }
-        let refused = refused.into_iter().map(|lease| lease.id).collect();
-        (settled, refused)
+        Settled { deleted, refused: refused.into_iter().map(|lease| lease.id).collect() }
     }
 }
 
-/// Messages that are deleted one after the other.
-type Lane = VecDeque<LeaseId>;
+/// One call of SQS.
+struct Call<'l> {
+    queue: &'l Queue,
+    leases: Vec<Arc<Lease>>,
+    /// When to give it up: a lease ends.
+    until: Instant,
+}
 
-/// The messages of a standard queue, in any order.
+/// Messages of a call that are done with.
+#[derive(Default)]
+struct Settled {
+    deleted: Vec<LeaseId>,
+    /// SQS refuses to delete them.
+    refused: Vec<LeaseId>,
+}
+
+/// Messages that are deleted one after the other.
+#[derive(Clone)]
+struct Lane {
+    leases: VecDeque<Arc<Lease>>,
+    /// Earliest time of the next call with its first message.
+    due: Instant,
+    /// Calls in a row that did not delete its first message.
+    failures: u32,
+    /// Whether the current call has its first message.
+    is_called: bool,
+    /// Whether the current call is the last, because the lease has run out.
+    is_last_try: bool,
+}
+
+impl Lane {
+    fn of(leases: impl IntoIterator<Item = Arc<Lease>>) -> Self {
+        let leases = leases.into_iter().collect();
+        Self { leases, due: Instant::now(), failures: 0, is_called: false, is_last_try: false }
+    }
+}
+
+/// Lanes for the messages of a standard queue, in any order.
 fn one_each(leases: Vec<Arc<Lease>>) -> Vec<Lane> {
-    leases.into_iter().map(|lease| Lane::from([lease.id])).collect()
+    leases.into_iter().map(|lease| Lane::of([lease])).collect()
 }
 
 /// The messages of a FIFO queue: of each group in the order in which they were received. Not by one call, of which the
@@ -189,8 +240,7 @@ fn one_each(leases: Vec<Arc<Lease>>) -> Vec<Lane> {
 fn by_group(mut leases: Vec<Arc<Lease>>) -> Vec<Lane> {
     // A stable sort keeps it.
     leases.sort_by(|a, b| a.group.cmp(&b.group));
-    let groups = leases.chunk_by(|a, b| a.group == b.group);
-    groups.map(|group| group.iter().map(|lease| lease.id).collect()).collect()
+    leases.chunk_by(|a, b| a.group == b.group).map(|group| Lane::of(group.iter().cloned())).collect()
 }
 
 #[cfg(test)]
@@ -202,16 +252,17 @@ mod tests {
     async fn a_message_group_is_deleted_in_order() {
         let ledger = Ledger::new(100, 0);
         let mut ids = Vec::new();
-        let mut room = ledger.reserve().await;
+        let mut room = ledger.reserve(1).await;
         for group in ["b", "a", "c", "b", "b", "a"] {
             let until = Instant::now() + Duration::from_mins(1);
             let trace = MessageSpan::default();
             ids.push(room.hold(0, "m".into(), "r".into(), Some(group.into()), until, trace));
         }
         ledger.commit(&ids);
-        let (leases, _) = ledger.deletable(&ids, Instant::now()).unwrap();
-        let expected: [Lane; 3] =
-            [[1, 5].as_slice(), &[0, 3, 4], &[2]].map(|lane| lane.iter().map(|i| ids[*i]).collect());
-        assert_eq!(by_group(leases), expected);
+        let lanes = by_group(ledger.committed(&ids));
+        let lanes: Vec<Vec<_>> =
+            lanes.iter().map(|lane| lane.leases.iter().map(|lease| lease.id).collect()).collect();
+        let expected = [[1, 5].as_slice(), &[0, 3, 4], &[2]];
+        assert_eq!(lanes, expected.map(|lane| lane.iter().map(|i| ids[*i]).collect::<Vec<_>>()));
     }
 }

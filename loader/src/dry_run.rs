@@ -3,6 +3,7 @@
 use std::fmt;
 
 use tracing::info;
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -43,7 +44,7 @@ pub(crate) async fn run(
     shutdown: &Shutdown,
 ) -> Result<Report, Error> {
     // For the whole batch, as nothing of it is settled before the end, and what the last calls bring beyond it.
-    let ledger = Ledger::new(limits(config).size + CALL_SIZE * queues.len(), limits(config).bytes);
+    let ledger = Ledger::new(limits(config).size + CALL_SIZE * queues.len(), usize::MAX);
     let report = tokio::select! {
         report = attempt(config, queues, sink, shutdown, &ledger) => report,
         () = shutdown.abandoning() => Err(Error::Queue("the dry run was interrupted; nothing was stored".into())),
@@ -92,7 +93,7 @@ async fn receive(
     {
         let mut brought = 0;
         for queue in queues.iter() {
-            let messages = queue.receive(ledger.reserve().await).await?;
+            let messages = queue.receive(ledger.reserve(0).await, Uuid::new_v4()).await?;
             brought += messages.len();
             bytes += messages.iter().map(Message::size).sum::<usize>();
             batch.extend(messages);

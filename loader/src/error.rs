@@ -6,14 +6,23 @@ use tokio::task::JoinError;
 ///
 /// The texts say what to do about it. They are built from codes, names and counts; no variant may carry an
 /// event, a message body, a password or a whole connection string, since whatever is here ends up in a log.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The command line or the environment asks for something that cannot be.
     #[error("{0}")]
     Config(String),
-    /// SQS refused, or could not be reached.
+    /// Something of this machine cannot be used at the moment: a port, a file of variables.
+    #[error("{0}")]
+    Machine(String),
+    /// SQS refused.
     #[error("SQS: {0}")]
     Queue(String),
+    /// SQS, or what the AWS credentials or the region come from, did not answer. Another try may succeed.
+    #[error("SQS: {0}")]
+    QueueAway(String),
+    /// A file for the connection to `PostgreSQL` cannot be used: it may be about to be replaced.
+    #[error("{0}")]
+    ConnectionFile(String),
     /// `PostgreSQL` refused, could not be reached, or is not set up.
     #[error("PostgreSQL: {0}")]
     Database(String),
@@ -31,20 +40,38 @@ pub(crate) enum Error {
         /// stored + duplicate + rejected; `None` where the inbox saw no statement at all.
         accounted: Option<i128>,
     },
+    /// The inbox's name means another view than when the loader started.
+    #[error(
+        "PostgreSQL: the inbox {inbox} {change} after this loader started. Nothing more is sent to it. Check who owns the \
+         schema and the view (psql: \\dn, \\dv), because the owner of a schema can put another view in the inbox's \
+         place. Restart the loader if the change was meant. Restoring a dump changes OIDs; promoting a standby keeps them"
+    )]
+    Replaced {
+        /// With its schema, as SQL needs it.
+        inbox: String,
+        /// The difference.
+        change: String,
+    },
     /// A fault of the loader itself.
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
 
 impl Error {
+    /// Whether another try soon may succeed, as far as the error alone tells.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::QueueAway(_) | Self::ConnectionFile(_))
+    }
+
     /// The exit code of the process, as `--help` documents it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Internal(_) => 1,
+            Self::Internal(_) | Self::Machine(_) => 1,
             Self::Config(_) => 2,
-            Self::Queue(_) => 3,
-            Self::Database(_) => 4,
+            Self::Queue(_) | Self::QueueAway(_) => 3,
+            Self::Database(_) | Self::ConnectionFile(_) => 4,
             Self::Count { .. } => 5,
+            Self::Replaced { .. } => 6,
         }
     }
 }
@@ -77,8 +104,13 @@ mod tests {
             Error::Queue(text()),
             Error::Database(text()),
             Error::Count { sent: 2, accounted: None },
+            Error::Replaced { inbox: text(), change: text() },
+            Error::Machine(text()),
+            Error::QueueAway(text()),
+            Error::ConnectionFile(text()),
         ];
-        assert_eq!(all.map(|e| e.exit_code()), [1, 2, 3, 4, 5]);
+        // A service manager never restarts a loader that ends with 2: what may pass ends with another code.
+        assert_eq!(all.map(|e| e.exit_code()), [1, 2, 3, 4, 5, 6, 1, 3, 4]);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use crate::ledger::{Lease, Ledger};
-use crate::queue::{Answer, CALL_SIZE, Failure, Queue, Queues};
+use crate::log::LogLimit;
+use crate::queue::{Answer, CALL_SIZE, Queue, Queues};
 use crate::stats::Stats;
 
 /// Calls at a time.
@@ -24,6 +25,7 @@ pub(crate) struct Keeper {
     pub(crate) stats: Arc<Stats>,
     /// For how long messages are hidden at a time.
     pub(crate) visibility: Duration,
+    pub(crate) log_limit: LogLimit,
 }
 
 impl Keeper {
@@ -44,12 +46,9 @@ impl Keeper {
                 leases.chunks(CALL_SIZE).map(move |ten| keeper.extend(queue, ten))
             });
             // Calls that hang must not keep the others waiting.
-            let calls = stream::iter(calls).buffer_unordered(CALLS).filter_map(async |failure| failure);
-            // One line a look is enough.
-            let last = calls.fold(None, async |_, failure| Some(failure));
-            if let Ok(Some(failure)) = timeout(self.visibility / 4, last).await {
-                warn!("{failure}; trying again while the messages are still hidden");
-            }
+            let calls = stream::iter(calls).buffer_unordered(CALLS).collect::<()>();
+            // What is not done by then is looked at again.
+            _ = timeout(self.visibility / 4, calls).await;
         }
     }
 
@@ -67,14 +66,15 @@ impl Keeper {
         }
     }
 
-    /// Returns why it failed, if it did.
-    async fn extend(&self, queue: &Queue, leases: &[Arc<Lease>]) -> Option<Failure> {
+    async fn extend(&self, queue: &Queue, leases: &[Arc<Lease>]) {
         match queue.extend(leases).await {
-            Ok((answers, until)) => {
-                self.note(queue, leases, answers, until);
-                None
+            Ok((answers, until)) => self.note(queue, leases, answers, until),
+            Err(failure) => {
+                if let Some(repeats) = self.log_limit.admit(queue.number, failure.code()) {
+                    let queue = &*queue.name;
+                    warn!(queue, repeats, "{failure}; trying again while the messages are still hidden");
+                }
             }
-            Err(failure) => Some(failure),
         }
     }
 

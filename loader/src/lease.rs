@@ -5,7 +5,8 @@
 //!
 //! 1. A message is deleted only once COMMIT of the transaction that stored it was answered.
 //! 2. A lease that may have run out is never used again, not even where an extension is confirmed after all:
-//!    someone else may have the message by then. It is left to be found a duplicate.
+//!    someone else may have the message by then. There is one exception, on standard queues: if the message is
+//!    committed, its delete is tried once more. Another loader that has the message finds it a duplicate.
 //!
 //! `Term` is these rules and nothing else, over any clock, so that `model` can run it through every order of
 //! events.
@@ -45,6 +46,11 @@ impl<T: Ord + Copy> Term<T> {
     /// COMMIT was answered.
     pub(crate) fn commit(&mut self) {
         self.committed = true;
+    }
+
+    /// Whether COMMIT was answered.
+    pub(crate) fn is_committed(&self) -> bool {
+        self.committed
     }
 
     /// Whether a delete may be sent. A call that is not answered before `until` has to be broken off then.

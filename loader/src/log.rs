@@ -1,6 +1,9 @@
 //! The log, on standard error.
 
-use std::io::{self, IsTerminal, Write};
+mod backlog;
+mod limit;
+
+use std::io::{self, IsTerminal};
 
 use indicatif::ProgressBar;
 use tracing::level_filters::LevelFilter;
@@ -13,6 +16,29 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogLevel, LogOptions};
+use crate::error::Error;
+use crate::shutdown::LOG_TIME;
+pub(crate) use backlog::Backlog;
+pub(crate) use limit::LogLimit;
+
+/// The log of this process. Dropping it waits for the last lines, for a second at most.
+pub(crate) struct Log {
+    /// Lines that are not written yet.
+    pub(crate) backlog: Backlog,
+}
+
+impl Log {
+    /// Waits until the lines so far are written, for a second at most.
+    pub(crate) fn flush(&self) {
+        self.backlog.flush(LOG_TIME);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
 
 /// Whether to draw a progress bar: only for a human, and only at a terminal.
 pub(crate) fn wants_bar(format: LogFormat) -> bool {
@@ -33,8 +59,8 @@ fn is_human(format: LogFormat) -> bool {
     }
 }
 
-/// Starts logging, of panics too. Lines step aside for `bar` where one is drawn.
-pub(crate) fn start(options: &LogOptions, bar: &ProgressBar) {
+/// Starts logging, of panics too. Lines step aside for `bar` where one is drawn. Logging never blocks.
+pub(crate) fn start(options: &LogOptions, bar: &ProgressBar) -> Result<Log, Error> {
     let level = match options.level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
@@ -42,7 +68,10 @@ pub(crate) fn start(options: &LogOptions, bar: &ProgressBar) {
         LogLevel::Debug => Level::DEBUG,
     };
     let bar = bar.clone();
-    let writer = move || BesideBar { bar: bar.clone() };
+    let backlog = Backlog::start(move |line| bar.suspend(|| backlog::write_to_stderr(line)))
+        .map_err(|e| Error::Internal(format!("no thread for the log: {e}")))?;
+    let lines_of = backlog.clone();
+    let writer = move || lines_of.clone();
     let lines = if is_human(options.format) {
         let colours = can_draw() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         layer().with_writer(writer).with_ansi(colours).with_target(false).boxed()
@@ -55,6 +84,7 @@ pub(crate) fn start(options: &LogOptions, bar: &ProgressBar) {
         let place = panic.location().map(ToString::to_string);
         error!(place, "panic; please report it");
     }));
+    Ok(Log { backlog })
 }
 
 /// One flat JSON object a line: `timestamp` (RFC 3339, UTC), `level`, `message`, `target`, and fields that are numbers and
@@ -75,23 +105,9 @@ fn targets(level: Level) -> Targets {
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level).with_default(LevelFilter::OFF)
 }
 
-/// Writes to standard error with the progress bar taken away for the moment.
-struct BesideBar {
-    bar: ProgressBar,
-}
-
-impl Write for BesideBar {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.bar.suspend(|| io::stderr().write(line))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use serde_json::Value;

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{Uuid, uuid};
 
+use crate::budget::Share;
 use crate::ledger::LeaseId;
 
 /// The namespace of the `UUIDv5` that stands for an SQS message id which is no UUID.
@@ -17,6 +19,11 @@ pub(crate) const MESSAGE_ID_NAMESPACE: Uuid = uuid!("5cc165c0-8dad-53aa-80bd-05a
 /// Microseconds from the epoch of SQS's timestamps (1970-01-01) to that of `PostgreSQL`'s (2000-01-01), both
 /// UTC.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// Bytes that a message takes besides its body, about.
+pub(crate) const OVERHEAD: usize = 1024;
+/// Size of SQS's largest message: 1 MiB.
+const LARGEST: usize = 1024 * 1024;
 
 /// One event as the inbox takes it. There is no `Debug`: the body is raw PII.
 pub(crate) struct Message {
@@ -32,6 +39,8 @@ pub(crate) struct Message {
     pub(crate) group: Option<Arc<str>>,
     /// The event, unread. `None` becomes NULL, which the database rejects.
     pub(crate) body: Option<String>,
+    /// Memory that it takes, given back with it.
+    pub(crate) _memory: Share,
 }
 
 impl Message {
@@ -50,6 +59,32 @@ impl Message {
     /// Bytes that the body takes.
     pub(crate) fn size(&self) -> usize {
         self.body.as_ref().map_or(0, String::len)
+    }
+}
+
+/// Bytes that each message of a queue is expected to take, from those received lately.
+pub(crate) struct MessageSize(AtomicUsize);
+
+impl Default for MessageSize {
+    /// Expects the largest messages, until there are any.
+    fn default() -> Self {
+        Self(AtomicUsize::new(LARGEST + OVERHEAD))
+    }
+}
+
+impl MessageSize {
+    /// Returns the expected size.
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    /// Learns from what a call brought: at once that messages are larger, and slowly that they are smaller.
+    pub(crate) fn note(&self, messages: &[Message]) {
+        let bytes: usize = messages.iter().map(|message| message.size() + OVERHEAD).sum();
+        let mean = bytes / messages.len().max(1);
+        let expected = self.get();
+        // A note that another call overwrites is soon made again.
+        self.0.store(mean.max(expected - expected.saturating_sub(mean).div_ceil(8)), Relaxed);
     }
 }
 
@@ -103,11 +138,36 @@ mod tests {
             receive_count: 1,
             group: None,
             body: None,
+            _memory: Share::default(),
         };
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         assert_eq!(message("1699999998500").age(now), Some(Duration::from_millis(1500)));
         assert_eq!(message("1700000000001").age(now), Some(Duration::ZERO), "sent by a clock that is ahead");
         assert_eq!(message("soon").age(now), None);
+    }
+
+    #[test]
+    fn a_larger_size_is_expected_at_once_and_a_smaller_one_after_some_calls() {
+        let size = MessageSize::default();
+        assert_eq!(size.get(), LARGEST + OVERHEAD, "before the first message");
+        let message = |size: usize| Message {
+            lease: LeaseId::NONE,
+            id: Uuid::nil(),
+            sent_at: None,
+            receive_count: 1,
+            group: None,
+            body: Some("x".repeat(size)),
+            _memory: Share::default(),
+        };
+        let small = [message(100), message(300)];
+        size.note(&small);
+        assert!(size.get() > LARGEST / 2, "{}", size.get());
+        for _ in 0..100 {
+            size.note(&small);
+        }
+        assert_eq!(size.get(), 200 + OVERHEAD);
+        size.note(&[message(1000)]);
+        assert_eq!(size.get(), 1000 + OVERHEAD);
     }
 
     #[test]

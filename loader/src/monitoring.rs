@@ -4,13 +4,16 @@
 //! more than its own atomics.
 
 mod catalog;
+mod html;
 mod http;
+mod page;
 mod readiness;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use metrics::{Gauge, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 use metrics_process::Collector;
 use tokio::net::TcpListener;
@@ -18,38 +21,65 @@ use tokio::time::interval;
 use tracing::info;
 
 pub(crate) use catalog::name;
+pub(crate) use page::About;
 pub(crate) use readiness::{Pulse, Readiness};
 
 use crate::error::Error;
+use crate::log::Backlog;
+use crate::stats::Stats;
 
 /// How often samples of histograms are put into their buckets: until then they wait in memory, eight bytes each.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// What is shown of a run.
-struct Monitor {
+pub(crate) struct Monitor {
     recorder: PrometheusHandle,
     process: Collector,
     readiness: Arc<Readiness>,
     ready: Gauge,
+    log: Backlog,
+    log_dropped: Counter,
+    started: Instant,
+    /// Set when the run begins.
+    run: OnceLock<(Arc<Stats>, About)>,
 }
 
 /// Listens at `address`, and answers there for as long as the process lives. To be called before anything is counted:
 /// counters made before it show nothing.
-pub(crate) async fn start(address: &str, readiness: Arc<Readiness>) -> Result<(), Error> {
-    let refuse = |error: &dyn std::fmt::Display| {
-        Error::Config(format!(
+pub(crate) async fn start(
+    address: &str,
+    readiness: Arc<Readiness>,
+    log: Backlog,
+) -> Result<Arc<Monitor>, Error> {
+    let refuse = |error: io::Error| {
+        let text = format!(
             "--metrics-address {address} cannot be listened at ({error}): is another process there, or is it no address \
              of this machine?"
-        ))
+        );
+        // The process before this one may still hold the port, and at a boot an address may come later.
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Error::Config(text)
+        } else {
+            Error::Machine(text)
+        }
     };
-    let listener = TcpListener::bind(address).await.map_err(|e| refuse(&e))?;
-    let local = listener.local_addr().map_err(|e| refuse(&e))?;
+    let listener = TcpListener::bind(address).await.map_err(refuse)?;
+    let local = listener.local_addr().map_err(refuse)?;
     let recorder = catalog::install()?;
     gauge!(name::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1);
     let process = Collector::default();
     process.describe();
-    let monitor = Monitor { recorder: recorder.clone(), process, readiness, ready: gauge!(name::READY) };
-    tokio::spawn(http::listen(listener, Arc::new(monitor)));
+    let monitor = Arc::new(Monitor {
+        recorder: recorder.clone(),
+        process,
+        readiness,
+        ready: gauge!(name::READY),
+        log,
+        log_dropped: counter!(name::LOG_DROPPED),
+        started: Instant::now(),
+        run: OnceLock::new(),
+    });
+    tokio::spawn(http::listen(listener, Arc::clone(&monitor)));
     tokio::spawn(async move {
         let mut tick = interval(UPKEEP_EVERY);
         loop {
@@ -57,15 +87,28 @@ pub(crate) async fn start(address: &str, readiness: Arc<Readiness>) -> Result<()
             recorder.run_upkeep();
         }
     });
-    info!("metrics at http://{local}/metrics");
-    Ok(())
+    info!("metrics at http://{local}/metrics, status at http://{local}/");
+    Ok(monitor)
 }
 
 impl Monitor {
+    /// The run begins: the status page has something to show.
+    pub(crate) fn begin(&self, stats: Arc<Stats>, about: About) {
+        // There is but one begin.
+        _ = self.run.set((stats, about));
+    }
+
+    /// The status page.
+    fn page(&self) -> String {
+        let run = self.run.get().map(|(stats, about)| (&**stats, about));
+        page::page(&self.readiness.look(), run, self.started.elapsed(), self.log.dropped())
+    }
+
     /// All metrics, in Prometheus's text format.
     fn metrics(&self) -> String {
         // These are as they are now, and not counted as they change.
         self.process.collect();
+        self.log_dropped.absolute(self.log.dropped());
         self.ready.set(u8::from(self.readiness.look().is_ready()));
         self.recorder.render()
     }

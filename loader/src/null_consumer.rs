@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::config::Config;
 use crate::drain::{Drain, Emptiness};
@@ -38,7 +38,7 @@ pub(crate) async fn run(config: &Config, shutdown: &Shutdown) -> Result<Summary,
     };
     let stats = Arc::new(Stats::new(queues.iter().map(|queue| &*queue.name)));
     let ledger = Arc::new(pipeline::ledger(config));
-    let emptiness = Arc::new(Emptiness::default());
+    let emptiness = Arc::new(Emptiness::new(queues.len()));
     let mut tasks = JoinSet::new();
     for queue in queues.iter() {
         for _ in 0..config.pollers {
@@ -76,8 +76,8 @@ pub(crate) async fn run(config: &Config, shutdown: &Shutdown) -> Result<Summary,
 impl Worker {
     async fn run(self) -> Result<(), Error> {
         while !self.shutdown.is_stopping() {
-            let messages = self.queue.receive(self.ledger.reserve().await).await?;
-            self.emptiness.note(messages.is_empty());
+            let messages = self.queue.receive(self.ledger.reserve(0).await, Uuid::new_v4()).await?;
+            self.emptiness.note(self.queue.number, messages.is_empty());
             if messages.is_empty() {
                 self.shutdown.sleep(EMPTY_PAUSE).await;
                 continue;
@@ -86,7 +86,7 @@ impl Worker {
             let ids: Vec<_> = messages.iter().map(|message| message.lease).collect();
             drop(messages);
             self.ledger.commit(&ids);
-            let Some((leases, _)) = self.ledger.deletable(&ids, Instant::now()) else { continue };
+            let leases = self.ledger.committed(&ids);
             let answers = self.queue.delete(&leases).await?;
             for (lease, answer) in leases.iter().zip(answers) {
                 self.stats.of(self.queue.number).add_deleted(usize::from(answer == Answer::Done));

@@ -1,23 +1,25 @@
 //! The pipeline, and how it ends.
 //!
 //! ```text
-//! pollers ──► collector ──► writers ──► deleter
-//!   SQS        batches     PostgreSQL     SQS
-//!    └───────────── keeper ───────────────┘
+//! pollers ──► collector ──► writers ──► (gate) ──► deleter
+//!   SQS        batches     PostgreSQL   standby      SQS
+//!    └────────────────── keeper ─────────────────────┘
 //! ```
+//!
+//! The gate is there with `--delete-after-replay` alone.
 //!
 //! Every arrow is a channel that holds little, and the ledger bounds what is received and not yet deleted: a slow
 //! database, or slow deletes, hold the receive calls back, and memory does not depend on the backlog. The keeper
 //! extends the leases of whatever is in between. A task ends when the one before it has ended and its channel is
 //! empty; that is how a run stops without leaving anything behind.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
 use crate::backoff::Patience;
@@ -26,20 +28,18 @@ use crate::config::Config;
 use crate::deleter::Deleter;
 use crate::drain::{Drain, Emptiness};
 use crate::error::{Error, ended};
+use crate::gate::Gate;
+use crate::intake::Intake;
 use crate::keeper::{Keeper, by_queue};
 use crate::ledger::Ledger;
+use crate::log::LogLimit;
 use crate::pollers::Pollers;
 use crate::queue::Queues;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{LAST_RECEIVES, RELEASE_TIME, Shutdown};
 use crate::sink::Sink;
-use crate::stats::Stats;
+use crate::stats::{SAMPLE_EVERY, Stats};
 use crate::writer::{Database, Rejected, Shared, Writer};
 
-/// How long receive calls may still take when all else is given up. Where messages wait, they return at once,
-/// and these would stay hidden if nobody took the answer.
-const LAST_RECEIVES: Duration = Duration::from_secs(2);
-/// How long making messages visible again may take at the end.
-const RELEASE_TIME: Duration = Duration::from_secs(5);
 /// Deletes go on at least so many at a time. Where there are many pollers it is twice their number, so that deletes are
 /// never what falls behind.
 const LEAST_DELETE_CALLS: usize = 16;
@@ -56,6 +56,7 @@ pub(crate) async fn run(
     sink: Sink,
     stats: Arc<Stats>,
     shutdown: Shutdown,
+    intake: Intake,
 ) -> Result<(), Error> {
     let ledger = Arc::new(ledger(config));
     let keeper = Keeper {
@@ -63,15 +64,32 @@ pub(crate) async fn run(
         ledger: Arc::clone(&ledger),
         stats: Arc::clone(&stats),
         visibility: config.visibility(),
+        log_limit: LogLimit::default(),
     };
-    let run = Run { config, queues: &queues, ledger: &ledger, stats: &stats, shutdown: &shutdown };
-    let tasks = run.start(database, sink);
+    let gate = if config.deletion.delete_after_replay {
+        let (queues, ledger) = (Arc::clone(&queues), Arc::clone(&ledger));
+        Some(Gate::open(config.target.servers()?, queues, ledger, config.deletion.delay()).await)
+    } else {
+        None
+    };
+    let run = Run { config, queues: &queues, ledger: &ledger, stats: &stats, shutdown: &shutdown, intake };
+    let tasks = run.start(database, sink, gate);
     let result = tokio::select! {
         result = tasks.supervise(&shutdown) => result,
         never = keeper.run() => match never {},
+        never = sample(&ledger, &stats) => match never {},
     };
     release_all(&queues, &ledger).await;
     result
+}
+
+/// Takes samples for as long as it is polled.
+async fn sample(ledger: &Ledger, stats: &Stats) -> Infallible {
+    let mut tick = interval(SAMPLE_EVERY);
+    loop {
+        let now = tick.tick().await;
+        stats.sample(ledger.census(now));
+    }
 }
 
 /// The limits of a batch.
@@ -79,7 +97,8 @@ pub(crate) fn limits(config: &Config) -> Limits {
     Limits { size: size(config.batch_size), bytes: size(config.batch_bytes), linger: config.linger() }
 }
 
-/// A ledger for as much as may be in hand: batches that are stored, one that waits and one that is gathered.
+/// A ledger for as much as may be in flight: batches that are stored, one that waits, and one that is received and
+/// gathered.
 pub(crate) fn ledger(config: &Config) -> Ledger {
     let batches = usize::from(config.writers) + 2;
     Ledger::new(size(config.max_in_flight), batches.saturating_mul(size(config.batch_bytes)))
@@ -96,29 +115,34 @@ struct Run<'r> {
     ledger: &'r Arc<Ledger>,
     stats: &'r Arc<Stats>,
     shutdown: &'r Shutdown,
+    intake: Intake,
 }
 
 impl Run<'_> {
-    fn start(&self, database: Database, sink: Sink) -> Tasks {
+    fn start(&self, database: Database, sink: Sink, gate: Option<Gate>) -> Tasks {
         let config = self.config;
         let pollers = usize::from(config.pollers);
         let patience = if config.drain { DRAIN_PATIENCE } else { Patience::Endless };
         let (received, to_collect) = mpsc::channel(1);
         let (batches, to_store) = mpsc::channel(1);
         let (committed, to_delete) = mpsc::channel(1);
-        let emptiness = Arc::new(Emptiness::default());
+        let emptiness = Arc::new(Emptiness::new(self.queues.len()));
         let mut tasks = Tasks::default();
         for queue in self.queues.iter() {
             let pollers = Pollers {
                 queue: queue.clone(),
+                queues: self.queues.len(),
                 ledger: Arc::clone(self.ledger),
                 stats: Arc::clone(self.stats),
                 emptiness: Arc::clone(&emptiness),
+                message_size: Arc::default(),
                 shutdown: self.shutdown.clone(),
                 patience,
+                intake: self.intake.clone(),
                 received: received.clone(),
                 least: usize::from(config.min_pollers.min(config.pollers)),
                 most: pollers,
+                log_limit: Arc::default(),
             };
             tasks.pollers.spawn(pollers.run());
         }
@@ -133,28 +157,39 @@ impl Run<'_> {
             stats: Arc::clone(self.stats),
             patience,
             batches: Mutex::new(to_store),
-            commits: AtomicU64::new(0),
-            refused: std::sync::Mutex::default(),
+            stored: AtomicU64::new(0),
+            intake: self.intake.clone(),
+            setup_logged: std::sync::Mutex::default(),
             rejected: Rejected::default(),
             silent: AtomicBool::new(false),
+            shutdown: self.shutdown.clone(),
         });
         let mut sink = Some(sink);
         for _ in 0..config.writers {
             let writer = Writer {
                 shared: Arc::clone(&shared),
                 had_connection: sink.is_some(),
+                standing: sink.is_some().then(|| self.intake.able()),
                 sink: sink.take(),
                 committed: committed.clone(),
             };
             tasks.others.spawn(writer.run());
         }
+        let to_delete = match gate {
+            Some(gate) => {
+                let (confirmed, to_delete_now) = mpsc::channel(1);
+                tasks.others.spawn(gate.run(to_delete, confirmed));
+                to_delete_now
+            }
+            None => to_delete,
+        };
         let deleter = Deleter {
             queues: Arc::clone(self.queues),
             ledger: Arc::clone(self.ledger),
             stats: Arc::clone(self.stats),
             patience,
             calls: Semaphore::new((2 * pollers * self.queues.len()).max(LEAST_DELETE_CALLS)),
-            complained: std::sync::Mutex::default(),
+            log_limit: LogLimit::default(),
         };
         tasks.others.spawn(deleter.run(to_delete));
         if config.drain {

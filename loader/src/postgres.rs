@@ -5,21 +5,25 @@
 //! |---|---|
 //! | `options` | libpq's options, and what becomes of each |
 //! | `conninfo`, `service`, `passfile` | what they are read from |
+//! | `rds` | IAM tokens of RDS in place of a password |
 //! | `settings` | what goes before what, and what the values mean |
 //! | `tls`, `verify` | certificates and keys |
 //! | `connect` | one server after the other, with TLS or without |
 //! | `handshake` | what is said when TLS comes to nothing |
+//! | `warnings` | warnings from the server, which can take back the answer to a COMMIT |
 
 mod connect;
 mod conninfo;
 pub(crate) mod handshake;
 mod options;
 mod passfile;
+mod rds;
 mod service;
 mod settings;
 mod tls;
 mod trust;
 mod verify;
+mod warnings;
 
 use std::fmt;
 use std::fs;
@@ -33,6 +37,7 @@ use crate::error::Error;
 pub(crate) use connect::{Canceller, LOGIN_TIMEOUT, NotConnected, Refusal, Session, Way, Why};
 pub(crate) use settings::{environment, has_password};
 pub(crate) use tls::{Mode, Roots, Tls};
+pub(crate) use warnings::Warnings;
 
 /// The servers that may be connected to, and how to log in to each.
 // No Debug: it may hold a password.
@@ -45,6 +50,8 @@ pub(crate) struct Servers {
     user: String,
     database: String,
     password: Password,
+    /// Whether to log in with a token of RDS, made for each connection, in place of the password.
+    by_rds_token: bool,
     tls: Tls,
 }
 
@@ -75,9 +82,22 @@ impl Servers {
     }
 
     /// The database.
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "traces alone tell it"))]
     pub(crate) fn database(&self) -> &str {
         &self.database
+    }
+
+    /// Logs in with tokens of RDS from now on, whatever password is given.
+    pub(crate) fn log_in_by_rds_token(&mut self) -> Result<(), Error> {
+        // Without it, anyone between here and the server gets a token that is good for 15 minutes.
+        if self.tls.mode != Mode::VerifyFull {
+            return Err(Error::Config(
+                "--rds-iam sends a token in place of a password. Set sslmode=verify-full and sslrootcert to the certificates \
+                 of RDS, so that no other server gets it"
+                    .into(),
+            ));
+        }
+        self.by_rds_token = true;
+        Ok(())
     }
 
     /// How TLS is done.
@@ -88,6 +108,11 @@ impl Servers {
     /// Where the password comes from, to be looked at when it is wrong.
     pub(crate) fn source_of_password(&self) -> String {
         match &self.password {
+            _ if self.by_rds_token => {
+                "that the AWS credentials are allowed rds-db:connect for it, that it has the role rds_iam, \
+                 and that IAM authentication is on (--rds-iam)"
+                    .into()
+            }
             Password::Given(_) | Password::Passfile(None) => "DATABASE_URL or PGPASSWORD".into(),
             Password::File(file) => format!("{} (PGPASSWORD_FILE)", file.display()),
             Password::Passfile(Some(file)) if passfile::is_open_to_others(file) => format!(
@@ -148,7 +173,7 @@ impl Password {
 
 /// The password that `file` holds: the whole of it, but for a line feed at its end.
 fn password_in(file: &PathBuf) -> Result<String, Error> {
-    let broken = |why: String| Error::Config(format!("PGPASSWORD_FILE: {} {why}", file.display()));
+    let broken = |why: String| Error::ConnectionFile(format!("PGPASSWORD_FILE: {} {why}", file.display()));
     let mut password = fs::read_to_string(file).map_err(|e| broken(format!("cannot be read: {e}")))?;
     password.truncate(password.trim_end_matches(['\r', '\n']).len());
     if password.is_empty() { Err(broken("is empty".into())) } else { Ok(password) }

@@ -27,11 +27,12 @@ pub(crate) async fn log_every_minute(queues: Queues, stats: Arc<Stats>) {
     loop {
         tokio::time::sleep(SERVICE_EVERY).await;
         before = log(&stats, Some(before));
+        let mut sum = Depth::default();
         for queue in queues.iter() {
             // A failure shows elsewhere.
-            if let Ok(depth) = queue.depth().await
-                && depth.is_near_cap()
-            {
+            let Ok(depth) = queue.depth().await else { continue };
+            sum = sum + depth;
+            if depth.is_near_cap() {
                 warn!(
                     queue = &*queue.name,
                     in_flight = depth.hidden,
@@ -40,6 +41,7 @@ pub(crate) async fn log_every_minute(queues: Queues, stats: Arc<Stats>) {
                 );
             }
         }
+        stats.set_depth(sum);
     }
 }
 
@@ -97,6 +99,9 @@ pub(crate) async fn log_drain(queues: Queues, stats: Arc<Stats>, depth: Depth) {
         let Summary { received, stored, duplicate, rejected, deleted, .. } = stats.summary();
         // A failure shows elsewhere; here a line without the number will do.
         let depth = Depth::of(&queues).await.ok();
+        if let Some(depth) = depth {
+            stats.set_depth(depth);
+        }
         let (left, hidden) = (depth.map(Depth::total), depth.map(|depth| depth.hidden));
         let rate = per_second(deleted - deleted_before, since.elapsed());
         (since, deleted_before) = (Instant::now(), deleted);
@@ -141,6 +146,7 @@ pub(crate) async fn draw_drain(bar: ProgressBar, queues: Queues, stats: Arc<Stat
         if asked.elapsed() >= DRAIN_EVERY {
             asked = Instant::now();
             if let Ok(left) = Depth::of(&queues).await {
+                stats.set_depth(left);
                 bar.set_length(stats.summary().deleted + left.total());
             }
         }
@@ -179,7 +185,7 @@ fn beside_bar(done: &Summary, total: u64, estimate: Option<(f64, Duration)>) -> 
 }
 
 /// A time in its two largest units.
-fn in_words(time: Duration) -> String {
+pub(crate) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),

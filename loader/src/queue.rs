@@ -1,13 +1,15 @@
 //! An SQS queue: receive, delete, extend, release, and how much is in it.
 
+mod address;
 mod attributes;
 mod examine;
 mod failure;
 mod service;
 mod setup;
 
+use std::collections::HashSet;
 use std::ops::Add;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_sdk_sqs::types::{
@@ -24,8 +26,9 @@ use crate::ledger::{Lease, Reservation};
 use crate::message::{Message, message_uuid, sent_at};
 use crate::monitoring::{Pulse, name};
 use crate::trace::{self, MessageSpan};
+pub(crate) use address::Address;
 use attributes::Attributes;
-pub(crate) use failure::Failure;
+pub(crate) use failure::{Failure, innermost};
 use service::Service;
 
 /// The most messages that one call of SQS takes or gives.
@@ -44,7 +47,7 @@ pub(crate) struct Queue {
     service: Arc<Service>,
     /// Its place among the queues of the run.
     pub(crate) number: usize,
-    /// The last part of its URL, for messages.
+    /// Its name in metrics and log: the last part of its URL, with what tells it apart from others of that name.
     pub(crate) name: Arc<str>,
     url: Arc<str>,
     /// Seconds of a long poll.
@@ -53,6 +56,25 @@ pub(crate) struct Queue {
     visibility: Duration,
     /// Whether SQS keeps the order of message groups.
     pub(crate) fifo: bool,
+    /// Whether the run goes on until it is stopped: then no failure of a call that has worked is final.
+    is_service: bool,
+    worked: Arc<Worked>,
+}
+
+/// The calls that have worked with a queue.
+#[derive(Default)]
+struct Worked(RwLock<HashSet<&'static str>>);
+
+impl Worked {
+    fn has(&self, call: &str) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(call)
+    }
+
+    fn note(&self, call: &'static str) {
+        if !self.has(call) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).insert(call);
+        }
+    }
 }
 
 /// How many messages are in a queue. SQS calls all three approximate.
@@ -121,9 +143,14 @@ pub(crate) enum Answer {
 }
 
 impl Queue {
-    /// Receives up to ten messages, entering each into the ledger. Nothing can come between the answer and
-    /// the ledger: a message that SQS has handed over is in it.
-    pub(crate) async fn receive(&self, mut room: Reservation<'_>) -> Result<Vec<Message>, Failure> {
+    /// Receives as many messages as there is room for, entering each into the ledger. Nothing can come between the answer and
+    /// the ledger: a message that SQS has handed over is in it. A call that repeats one that failed has the same
+    /// `attempt`.
+    pub(crate) async fn receive(
+        &self,
+        mut room: Reservation<'_>,
+        attempt: Uuid,
+    ) -> Result<Vec<Message>, Failure> {
         // The lease is counted from before the call.
         let until = Instant::now() + self.visibility;
         let mut call = self
@@ -131,18 +158,16 @@ impl Queue {
             .receiving()
             .receive_message()
             .queue_url(&*self.url)
-            .max_number_of_messages(10)
+            .max_number_of_messages(room.call_size.try_into().unwrap_or(1))
             .wait_time_seconds(self.wait)
             .visibility_timeout(self.seconds())
             .message_system_attribute_names(SystemAttribute::SentTimestamp)
             .message_system_attribute_names(SystemAttribute::ApproximateReceiveCount)
             .set_message_attribute_names(trace::message_attributes());
         if self.fifo {
-            // By its id SQS knows a call that is tried again, and hands out the same messages: otherwise their groups
-            // would be locked until their visibility ends.
             call = call
                 .message_system_attribute_names(SystemAttribute::MessageGroupId)
-                .receive_request_attempt_id(Uuid::new_v4().to_string());
+                .receive_request_attempt_id(attempt.to_string());
         }
         let answer = self.checked("ReceiveMessage", call.send().await).await?;
         let messages = answer.messages.unwrap_or_default();
@@ -221,6 +246,11 @@ impl Queue {
         Ok(answers(leases.len(), done, &answer.failed))
     }
 
+    /// Its URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// When SQS last answered a call, for whichever queue of the run.
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.service.pulse)
@@ -267,6 +297,7 @@ impl Queue {
             receive_count: attribute(SystemAttribute::ApproximateReceiveCount)
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(1),
+            _memory: room.memory(received.body.as_ref()),
             body: received.body,
             group: group.clone(),
             lease: room.hold(self.number, message_id, receipt, group, until, trace),
@@ -329,7 +360,7 @@ mod tests {
                 (SystemAttribute::MessageGroupId, "g".to_owned()),
             ])))
             .build();
-        let mut room = ledger.reserve().await;
+        let mut room = ledger.reserve(1).await;
         let message = queue.enter(sqs, &mut room, Instant::now() + queue.visibility).unwrap();
         assert_eq!((message.sent_at, message.receive_count), (Some(1000), 3));
         assert_eq!(message.group.as_deref(), Some("g"));

@@ -20,7 +20,7 @@ pub(crate) async fn run(redrive: &Redrive) -> Result<(), Error> {
         newer_than: redrive.newer_than.clone(),
         message_ids: (!redrive.message_id.is_empty()).then(|| redrive.message_id.clone()),
     };
-    let mut rejects = Rejects::open(&database.servers, database.inbox, which).await?;
+    let mut rejects = Rejects::open(&database.servers, &database.inbox, which).await?;
     let most = i32::try_from(redrive.batch_size).unwrap_or(i32::MAX);
     let mut sum = Redriven::default();
     loop {

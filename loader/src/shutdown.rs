@@ -7,6 +7,25 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// Maximum time for receive calls once the grace is over. Where messages wait, they return at once, and these would
+/// stay hidden if nobody took the answer.
+pub(crate) const LAST_RECEIVES: Duration = Duration::from_secs(2);
+/// Maximum time for making messages visible again.
+pub(crate) const RELEASE_TIME: Duration = Duration::from_secs(5);
+/// Maximum time for the last traces.
+pub(crate) const TRACES_TIME: Duration = Duration::from_secs(2);
+/// Maximum time for a reader of standard output to take the last line.
+pub(crate) const OUTPUT_TIME: Duration = Duration::from_secs(1);
+/// Maximum time for a reader of standard error to take the last lines of the log.
+pub(crate) const LOG_TIME: Duration = Duration::from_secs(1);
+/// Maximum time from the end of the grace to the end of the process.
+pub(crate) const END_TIME: Duration = LAST_RECEIVES
+    .saturating_add(RELEASE_TIME)
+    .saturating_add(TRACES_TIME)
+    .saturating_add(OUTPUT_TIME)
+    // Before the last line of standard output, and after it.
+    .saturating_add(LOG_TIME.saturating_mul(2));
+
 /// Tells every task when to stop receiving and when to give up what is in hand. Clones share one state.
 #[derive(Clone, Default)]
 pub(crate) struct Shutdown {
@@ -26,7 +45,7 @@ impl Shutdown {
         tokio::spawn(async move {
             tokio::select! {
                 name = signals.next() => info!(
-                    "{name}: receiving no more; finishing what is in hand within {} s (a second signal ends \
+                    "{name}: receiving no more; finishing what is in flight within {} s (a second signal ends \
                      it now)",
                     grace.as_secs()
                 ),
@@ -94,7 +113,43 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use super::*;
+    use crate::config::DEFAULT_GRACE;
+
+    /// The seconds behind each `key` in a text: `30`, `30s`.
+    fn seconds(text: &str, key: &str) -> Vec<u64> {
+        let after = text.split(key).skip(1);
+        after.map(|rest| rest.trim_start().split(['s', '\n']).next().unwrap().parse().unwrap()).collect()
+    }
+
+    /// All files below `folder`.
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn what_is_shipped_allows_a_stop_the_time_that_it_takes() {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let compose = fs::read_to_string(top.join("docker-compose.yml")).unwrap();
+        let (_, loader) = compose.split_once("\n  loader:\n").unwrap();
+        let mut allowed = seconds(loader, "stop_grace_period:");
+        assert_eq!(allowed.len(), 1, "docker-compose.yml");
+        for file in files(&top.join("deploy")) {
+            // A picture is no text.
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            allowed.extend(seconds(&text, "TimeoutStopSec="));
+            allowed.extend(seconds(&text, "terminationGracePeriodSeconds:"));
+        }
+        assert!(allowed.len() > 1, "the systemd unit says nothing");
+        let takes = Duration::from_secs(DEFAULT_GRACE.into()) + END_TIME;
+        // And some time for a process that has to be scheduled.
+        let takes = takes.as_secs() + 2;
+        assert!(allowed.iter().all(|&seconds| takes <= seconds), "{takes} s, allowed: {allowed:?}");
+    }
 
     #[tokio::test]
     async fn the_grace_runs_from_the_moment_of_stopping() {

@@ -1,32 +1,45 @@
 //! The inbox: one connection to `PostgreSQL`, and one transaction for each batch.
 
+mod catalog;
 mod connecting;
+mod durability;
 mod examine;
 mod fault;
+mod identity;
 mod preflight;
 mod rejects;
+mod relations;
+mod replay;
 mod rights;
 
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::types::Oid;
-use tokio_postgres::{Client, CopyInSink, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, CopyInSink, Row, SimpleQueryMessage};
 
 use crate::copy::Encoder;
 use crate::error::Error;
 use crate::finding::Finding;
 use crate::message::Message;
-use crate::postgres::{Canceller, LOGIN_TIMEOUT, Servers, Session};
+use crate::postgres::{Canceller, LOGIN_TIMEOUT, Servers, Session, Warnings};
 use crate::stats::{Account, Counts};
+use crate::writer::Database;
+use catalog::can_be_prepared;
 pub(crate) use examine::{compare_clocks, now};
 pub(crate) use fault::{Fault, Kind};
+pub(crate) use identity::KnownInbox;
+use identity::{Identity, number};
+use preflight::{Found, Statements};
 pub(crate) use rejects::{Redriven, Rejects, Which};
+pub(crate) use replay::{History, Positions, Replication, Standbys};
 
 /// How long ROLLBACK may take.
 const ROLLBACK_TIME: Duration = Duration::from_secs(10);
@@ -39,6 +52,15 @@ pub(crate) enum Verdict {
     RollBack,
 }
 
+/// The result of a trial in which nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// A row went through the inbox.
+    Stored,
+    /// Checks of the target refused the row, so nothing is known of what comes after them.
+    Refused,
+}
+
 /// A connection whose inbox has been looked at and found in order.
 pub(crate) struct Sink {
     client: Client,
@@ -47,15 +69,15 @@ pub(crate) struct Sink {
     /// Ends with the connection, and then knows why it ended.
     connection: JoinHandle<Result<(), tokio_postgres::Error>>,
     canceller: Canceller,
-    /// Begins a transaction and reads the number of the session's last inbox statement, in one round trip.
-    begin: String,
-    copy: Statement,
-    counts: Statement,
-    /// Why events were rejected, by class.
-    classes: Statement,
-    inbox: Oid,
+    warnings: Arc<Warnings>,
+    statements: Statements,
+    inbox: Identity,
+    /// The inbox's name with its schema, for people.
+    name: String,
     /// How long a batch may take.
     limit: Duration,
+    /// Whether COMMIT of the batch was sent.
+    committing: AtomicBool,
 }
 
 /// Why a batch was not stored.
@@ -63,11 +85,18 @@ enum Failed {
     Database(tokio_postgres::Error),
     /// COMMIT was sent and not answered with yes: whether it happened is not known.
     Commit(tokio_postgres::Error),
+    /// COMMIT was answered with success and a warning: the transaction may not be as durable as was asked for.
+    Warned(SqlState),
     Count {
         accounted: Option<i128>,
     },
+    /// Not sent, as the inbox is not the one that was looked at.
+    Replaced(Fault),
     /// Not within the limit.
-    Late,
+    Late {
+        /// COMMIT was sent: it may wait for a standby.
+        committing: bool,
+    },
 }
 
 impl From<tokio_postgres::Error> for Failed {
@@ -84,32 +113,39 @@ async fn connect(servers: &Servers) -> Result<Session, Fault> {
 impl Sink {
     /// Connects, and makes sure that the inbox is there, is an inbox, and takes what this role sends. A batch must be
     /// stored within `limit`. What is found goes to `findings`, with what is wrong where it fails.
-    pub(crate) async fn open(
-        servers: &Servers,
-        inbox: &str,
-        limit: Duration,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Self, Fault> {
-        let session = connect(servers).await?;
+    pub(crate) async fn open(database: &Database, findings: &mut Vec<Finding>) -> Result<Self, Fault> {
+        let servers = &database.servers;
+        let Session { mut client, address, connection, canceller, warnings } = connect(servers).await?;
         findings.push(Finding::ok("database.connection", format!("{servers} answers")));
         // A server that takes connections and then says nothing must not be waited for for ever.
-        let look = Self::look(&session.client, inbox, findings);
-        let ((begin, copy, classes, counts), inbox) =
+        let look = Self::look(&mut client, database, findings);
+        let Found { statements, inbox, name } =
             timeout(LOGIN_TIMEOUT, look).await.map_err(|_| connecting::late(servers, LOGIN_TIMEOUT))??;
-        let Session { client, address, connection, canceller } = session;
-        Ok(Self { client, address, connection, canceller, begin, copy, counts, classes, inbox, limit })
+        let limit = database.limit;
+        let committing = AtomicBool::new(false);
+        Ok(Self {
+            client,
+            address,
+            connection,
+            canceller,
+            warnings,
+            statements,
+            inbox,
+            name,
+            limit,
+            committing,
+        })
     }
 
     async fn look(
-        client: &Client,
-        inbox: &str,
+        client: &mut Client,
+        database: &Database,
         findings: &mut Vec<Finding>,
-    ) -> Result<((String, Statement, Statement, Statement), Oid), Fault> {
-        let found = preflight::run(client, inbox, findings).await?;
-        let prepare = async |sql: &str| client.prepare(sql).await.map_err(|e| fault::of_preparing(&e));
-        let statements = found.statements;
-        let (copy, classes) = (prepare(&statements.copy).await?, prepare(&statements.classes).await?);
-        Ok(((statements.begin, copy, classes, prepare(&statements.counts).await?), found.inbox))
+    ) -> Result<Found, Fault> {
+        let found = preflight::run(client, &database.inbox, &database.known, findings).await?;
+        let Statements { copy, classes, counts, .. } = &found.statements;
+        can_be_prepared(client, [copy, classes, counts]).await.map_err(|e| fault::of_preparing(&e))?;
+        Ok(found)
     }
 
     /// Puts a batch into the inbox, and commits only if the inbox says of every event what became of it.
@@ -117,18 +153,44 @@ impl Sink {
     /// A fault means that nothing may be deleted: the transaction was rolled back, or its COMMIT went
     /// unanswered. After one of the connection's, the sink is of no more use.
     pub(crate) async fn store(&mut self, batch: &[Message], verdict: Verdict) -> Result<Account, Fault> {
+        self.committing.store(false, Relaxed);
         let failed = match timeout(self.limit, self.attempt(batch, verdict)).await {
             Ok(Ok(account)) => return Ok(account),
             Ok(Err(failed)) => failed,
-            Err(_) => Failed::Late,
+            Err(_) => Failed::Late { committing: self.committing.load(Relaxed) },
         };
         let fault = self.explain(failed, batch.len()).await;
+        Err(self.roll_back(fault).await)
+    }
+
+    /// Has the inbox write a made-up row, which is rolled back: it tells a fault of the set-up from a fault of a message. A
+    /// fault of kind `Setup` is the set-up's.
+    pub(crate) async fn trial(&mut self) -> Result<Trial, Fault> {
+        let fault = match timeout(self.limit, self.client.simple_query(&self.statements.trial)).await {
+            Ok(Ok(answers)) if is_true(&answers) => return Ok(Trial::Stored),
+            Ok(Ok(_)) => return Ok(Trial::Refused),
+            Ok(Err(e)) => {
+                let reason = self.reason(&e).await;
+                fault::of_storing(&e, format!("a trial of inbox {} failed: {reason}", self.name))
+            }
+            Err(_) => {
+                let limit = self.limit.as_secs();
+                let text = format!("a trial of inbox {} did not end within {limit} s", self.name);
+                Fault { kind: Kind::Connection, error: Error::Database(text), code: fault::TIMEOUT.into() }
+            }
+        };
+        let fault = self.roll_back(fault).await;
+        Err(if fault.kind == Kind::Refused { Fault { kind: Kind::Setup, ..fault } } else { fault })
+    }
+
+    /// Ends the transaction in which a fault occurred, or gives the connection up.
+    async fn roll_back(&self, fault: Fault) -> Fault {
         if let Kind::Connection = fault.kind {
             self.abandon();
         } else if timeout(ROLLBACK_TIME, self.client.batch_execute("ROLLBACK")).await.is_err() {
-            return Err(Fault { kind: Kind::Connection, ..fault });
+            return Fault { kind: Kind::Connection, ..fault };
         }
-        Err(fault)
+        fault
     }
 
     /// Tells the server, if it still hears, that nobody waits for the statement any more: it would hold its locks
@@ -168,7 +230,7 @@ impl Sink {
         let before = self.begin().await?;
         self.copy(batch).await?;
         // The command tag of COPY proves nothing: where the inbox's triggers do not fire, it is the same.
-        let row = self.client.query_opt(&self.counts, &[]).await?;
+        let row = self.client.query_typed_opt(&self.statements.counts, &[]).await?;
         let counts = match row {
             Some(row) => {
                 let accounts = Accounts {
@@ -183,34 +245,40 @@ impl Sink {
         }?;
         let rejects = if counts.rejected > 0 { self.classes().await? } else { Vec::new() };
         match verdict {
-            // Everything above was answered without an error, so this COMMIT cannot be the one of an aborted
-            // transaction, which the server would answer with a mere "ROLLBACK".
-            Verdict::Commit => self.client.batch_execute("COMMIT").await.map_err(Failed::Commit)?,
+            Verdict::Commit => self.commit().await?,
             Verdict::RollBack => self.client.batch_execute("ROLLBACK").await?,
         }
         Ok(Account { counts, rejects })
     }
 
-    /// Begins, and returns the number of the session's last inbox statement. Read anew each time, since
-    /// behind a connection pooler the session may be another one than that of the last batch.
-    async fn begin(&self) -> Result<Option<i64>, tokio_postgres::Error> {
-        let answers = self.client.simple_query(&self.begin).await?;
-        Ok(answers.iter().find_map(|answer| match answer {
-            // The one row that is a number.
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        }))
+    /// Begins, makes sure that the inbox's name still means the inbox, and returns the number of the session's last inbox
+    /// statement. Behind a connection pooler the session may be another one than that of the last batch.
+    async fn begin(&self) -> Result<Option<i64>, Failed> {
+        let answers = self.client.simple_query(&self.statements.begin).await?;
+        self.inbox.check(Identity::among(&answers), &self.name).map_err(Failed::Replaced)?;
+        Ok(number(&answers, "statement"))
+    }
+
+    /// Commits. Everything before was answered without an error, so this COMMIT cannot be the one of an aborted transaction,
+    /// which the server would answer with a mere "ROLLBACK".
+    async fn commit(&self) -> Result<(), Failed> {
+        let before = self.warnings.count();
+        self.committing.store(true, Relaxed);
+        self.client.batch_execute("COMMIT").await.map_err(Failed::Commit)?;
+        // Warnings of the statements before came before their answers.
+        self.warnings.last_since(before).map_or(Ok(()), |code| Err(Failed::Warned(code)))
     }
 
     /// How many events of the last inbox statement were rejected, by class of the reason.
     async fn classes(&self) -> Result<Vec<(String, u64)>, tokio_postgres::Error> {
-        let rows = self.client.query(&self.classes, &[]).await?;
+        let rows = self.client.query_typed(&self.statements.classes, &[]).await?;
         let class = |row: &Row| Ok((row.try_get(0)?, row.try_get::<_, i64>(1)?.unsigned_abs()));
         rows.iter().map(class).collect()
     }
 
     async fn copy(&self, batch: &[Message]) -> Result<(), tokio_postgres::Error> {
-        let stream: CopyInSink<Bytes> = self.client.copy_in(&self.copy).await?;
+        // It prepares a named statement, and closes it before the transaction ends, in the session in which it made it.
+        let stream: CopyInSink<Bytes> = self.client.copy_in(self.statements.copy.as_str()).await?;
         let mut stream = pin!(stream);
         let mut encoder = Encoder::new();
         for message in batch {
@@ -229,14 +297,25 @@ impl Sink {
                 let error = Error::Count { sent: sent as u64, accounted };
                 Fault { kind: Kind::Final, error, code: fault::COUNT.into() }
             }
-            Failed::Late => {
+            Failed::Replaced(fault) => fault,
+            Failed::Late { committing } => {
+                let code = if committing { fault::COMMIT } else { fault::TIMEOUT };
                 let text =
                     format!("a batch of {sent} messages was not stored within {} s", self.limit.as_secs());
-                Fault { kind: Kind::Connection, error: Error::Database(text), code: fault::TIMEOUT.into() }
+                Fault { kind: Kind::Connection, error: Error::Database(text), code: code.into() }
             }
             Failed::Database(e) => {
                 let reason = self.reason(&e).await;
                 fault::of_storing(&e, format!("a batch of {sent} messages was not stored: {reason}"))
+            }
+            Failed::Warned(code) => {
+                let text = format!(
+                    "COMMIT of a batch of {sent} messages was answered with a warning (SQLSTATE {}), as when the wait for a \
+                     synchronous standby is canceled: the transaction may be on one server only. No message is deleted; \
+                     messages that were stored will be found duplicates",
+                    code.code()
+                );
+                Fault { kind: Kind::Passing, error: Error::Database(text), code: code.code().to_owned() }
             }
             Failed::Commit(e) => {
                 let reason = self.reason(&e).await;
@@ -263,6 +342,11 @@ impl Sink {
         }
         fault::describe_storing(error)
     }
+}
+
+/// Whether the row among these answers is `true`.
+fn is_true(answers: &[SimpleQueryMessage]) -> bool {
+    answers.iter().any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")))
 }
 
 /// A row of `inbox_counts()`.
@@ -301,7 +385,13 @@ mod tests {
         Accounts { statement, stored, duplicate, rejected }.check(before, sent).map_err(|failed| match failed
         {
             Failed::Count { accounted } => accounted,
-            Failed::Database(_) | Failed::Commit(_) | Failed::Late => panic!("not a wrong count"),
+            Failed::Database(_)
+            | Failed::Commit(_)
+            | Failed::Warned(_)
+            | Failed::Replaced(_)
+            | Failed::Late { .. } => {
+                panic!("not a wrong count")
+            }
         })
     }
 

@@ -2,18 +2,23 @@
 //! and, where there is a recorder, for its metrics.
 
 mod by_value;
+mod history;
 mod of_queue;
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use crate::ledger::Census;
 use crate::message::Message;
 use crate::monitoring::{Pulse, name};
+use crate::queue::Depth;
 use by_value::ByValue;
+pub(crate) use by_value::Tally;
+pub(crate) use history::{History, Rates, SAMPLE_EVERY};
 use of_queue::OfQueue;
 
 /// What the inbox did with the events of one batch.
@@ -60,11 +65,37 @@ pub(crate) struct Stats {
     connections: AtomicU64,
     reconnects: Counter,
     store_failures: ByValue,
+    trial_failures: ByValue,
     batch_messages: Histogram,
     batch_duration: Histogram,
     message_age: Histogram,
+    last_commit: Gauge,
+    oldest_in_flight: Gauge,
+    moment: Mutex<Moment>,
+    pub(crate) history: History,
     /// The database's.
     pub(crate) pulse: Arc<Pulse>,
+}
+
+/// Numbers for the status page, as last sampled.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    /// Committed batches.
+    pub(crate) batches: u64,
+    pub(crate) last_commit: Option<Instant>,
+    /// Messages in flight.
+    pub(crate) census: Census,
+    /// Messages in all queues together, and when SQS said so.
+    pub(crate) depth: Option<(Depth, Instant)>,
+}
+
+/// A failure that was counted: which kind of work, in which queue, with which code.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CountedFailure {
+    pub(crate) work: &'static str,
+    pub(crate) queue: Option<Box<str>>,
+    pub(crate) code: String,
+    pub(crate) tally: Tally,
 }
 
 /// A counter that the run reads, too.
@@ -104,11 +135,21 @@ impl Stats {
                 name::STORE_FAILURES,
                 "sqlstate",
                 Vec::new(),
-                &[OWN_CODES.as_slice(), &["count", "setup"]].concat(),
+                &[OWN_CODES.as_slice(), &["commit", "count", "setup"]].concat(),
+            ),
+            trial_failures: ByValue::new(
+                name::TRIAL_FAILURES,
+                "sqlstate",
+                Vec::new(),
+                &[OWN_CODES.as_slice(), &["setup"]].concat(),
             ),
             batch_messages: histogram!(name::BATCH_MESSAGES),
             batch_duration: histogram!(name::BATCH_DURATION),
             message_age: histogram!(name::MESSAGE_AGE),
+            last_commit: gauge!(name::LAST_COMMIT),
+            oldest_in_flight: gauge!(name::OLDEST_IN_FLIGHT),
+            moment: Mutex::default(),
+            history: History::default(),
             pulse: Arc::default(),
         }
     }
@@ -133,12 +174,22 @@ impl Stats {
         self.batch_messages.record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         self.batch_duration.record(took);
         let now = SystemTime::now();
+        self.last_commit.set(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.change_moment(|moment| {
+            moment.batches += 1;
+            moment.last_commit = Some(Instant::now());
+        });
         batch.iter().filter_map(|message| message.age(now)).for_each(|age| self.message_age.record(age));
     }
 
     /// A batch was not stored; with the SQLSTATE, or what stands for it.
     pub(crate) fn add_store_failure(&self, code: &str) {
         self.store_failures.add(code, 1);
+    }
+
+    /// A trial failed; with the SQLSTATE, or the word that stands for it.
+    pub(crate) fn add_trial_failure(&self, code: &str) {
+        self.trial_failures.add(code, 1);
     }
 
     /// Messages that the database can neither store nor reject were left to the queue's redrive policy.
@@ -150,6 +201,49 @@ impl Stats {
     pub(crate) fn add_connection(&self, again: bool) {
         self.connections.fetch_add(1, Relaxed);
         self.reconnects.increment(again.into());
+    }
+
+    /// Takes a sample for the status page and for gauges, every `SAMPLE_EVERY`.
+    pub(crate) fn sample(&self, census: Census) {
+        self.oldest_in_flight.set(census.oldest.as_secs_f64());
+        self.change_moment(|moment| moment.census = census);
+        self.history.add(self.summary());
+    }
+
+    /// SQS said how many messages are in the queues.
+    pub(crate) fn set_depth(&self, depth: Depth) {
+        self.change_moment(|moment| moment.depth = Some((depth, Instant::now())));
+    }
+
+    fn change_moment(&self, change: impl FnOnce(&mut Moment)) {
+        change(&mut self.moment.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Returns the last sample.
+    pub(crate) fn moment(&self) -> Moment {
+        *self.moment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rejects by class of their reason, the latest first.
+    pub(crate) fn rejects(&self) -> Vec<(String, Tally)> {
+        self.reasons.tallies()
+    }
+
+    /// Failures by kind and code, the latest first.
+    pub(crate) fn failures(&self) -> Vec<CountedFailure> {
+        let of = |work, queue: Option<&OfQueue>, counters: &ByValue| {
+            let queue = queue.map(|queue| queue.name.clone());
+            let failure = |(code, tally)| CountedFailure { work, queue: queue.clone(), code, tally };
+            counters.tallies().into_iter().map(failure).collect::<Vec<_>>()
+        };
+        let mut failures = of("store", None, &self.store_failures);
+        failures.extend(of("trial", None, &self.trial_failures));
+        for queue in &self.queues {
+            failures.extend(of("receive", Some(queue), &queue.receive_failures));
+            failures.extend(of("delete", Some(queue), &queue.delete_failures));
+        }
+        failures.sort_by_key(|failure| std::cmp::Reverse(failure.tally.last));
+        failures
     }
 
     /// Tasks that receive, of all queues.

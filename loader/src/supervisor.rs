@@ -16,15 +16,15 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tracing::warn;
 
-use crate::shutdown::Shutdown;
+use crate::shutdown::{END_TIME, Shutdown};
 use crate::stats::Stats;
 
 /// How often what has been done is told anew.
 const STATUS_EVERY: Duration = Duration::from_mins(1);
 /// How long a service manager that does not read may hold the loader up.
 const SEND_TIME: Duration = Duration::from_secs(1);
-/// What a stop may take beyond the grace: the last receive calls, making messages visible again, saying goodbye.
-const AFTER_GRACE: Duration = Duration::from_secs(15);
+/// Time for the last try of a start.
+const START_TIME: Duration = Duration::from_mins(1);
 
 /// The service manager, if there is one that wants to be told. Where `NOTIFY_SOCKET` is not set, nothing happens.
 #[derive(Default)]
@@ -56,6 +56,14 @@ impl Supervisor {
         Ok(Self { socket: Some(socket), watchdog: watchdog.filter(|limit| !limit.is_zero()) })
     }
 
+    /// The start may take as long as `wait` beyond what the service manager allows.
+    pub(crate) fn starting(&self, wait: Duration) {
+        if !wait.is_zero() {
+            let limit = NotifyState::ExtendTimeoutUsec(microseconds(wait + START_TIME));
+            self.tell(&[NotifyState::Status("waiting for the database and SQS"), limit]);
+        }
+    }
+
     /// Both sides were looked at, and the run begins.
     pub(crate) fn ready(&self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
@@ -85,9 +93,9 @@ impl Supervisor {
                     told_stopping = true;
                     self.tell(&[
                         NotifyState::Stopping,
-                        NotifyState::Status("receiving no more; finishing what is in hand"),
+                        NotifyState::Status("receiving no more; finishing what is in flight"),
                         // A grace longer than the service manager's own patience is meant.
-                        NotifyState::ExtendTimeoutUsec(microseconds(grace + AFTER_GRACE)),
+                        NotifyState::ExtendTimeoutUsec(microseconds(grace + END_TIME)),
                     ]);
                 }
             }
@@ -151,7 +159,7 @@ mod tests {
         _ = tokio::time::timeout(Duration::from_secs(130), watch).await;
         let done = "STATUS=received 7, stored 0, duplicate 0, rejected 0, deleted 0";
         let stopping =
-            "STOPPING=1\nSTATUS=receiving no more; finishing what is in hand\nEXTEND_TIMEOUT_USEC=40000000";
+            "STOPPING=1\nSTATUS=receiving no more; finishing what is in flight\nEXTEND_TIMEOUT_USEC=37000000";
         assert_eq!(heard(&socket), ["READY=1\nSTATUS=ready", stopping, done, done]);
     }
 

@@ -124,19 +124,58 @@ fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
         "{}",
         text(&broken)
     );
+    // Perhaps it is being replaced, so a service manager should try again.
     let missing = loader(&[], &[variable]);
-    assert_eq!(missing.status.code(), Some(2));
+    assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing).contains("cannot be read"), "{}", text(&missing));
 }
 
 #[test]
-fn an_address_of_metrics_that_is_taken_is_a_configuration_error() {
+fn a_port_that_is_taken_does_not_end_a_service_for_good() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let output = loader(&["--metrics-address", &address], &[NOWHERE]);
     let said = text(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("--metrics-address {address} cannot be listened at")), "{said}");
+    let nowhere = loader(&["--metrics-address", "192.0.2.1:9187"], &[NOWHERE]);
+    assert_eq!(nowhere.status.code(), Some(1), "{}", text(&nowhere));
     // A dry run shows nothing, and needs no port.
     assert_eq!(loader(&["--metrics-address", &address, "--dry-run"], &[NOWHERE]).status.code(), Some(4));
+}
+
+#[test]
+fn what_may_be_there_soon_does_not_end_a_service_for_good() {
+    // Exit code 2 is in RestartPreventExitStatus of the systemd unit.
+    let unit = include_str!("../../deploy/systemd/pg_mask-loader@.service");
+    assert!(unit.contains("\nRestartPreventExitStatus=2 5 6\n"), "{unit}");
+    let (string, with_password) = ("host=127.0.0.1 port=1 user=u", NOWHERE.1);
+    for (database, env, file) in [
+        (string, [("PGPASSWORD_FILE", "/nowhere/password"), ("PGSSLMODE", "disable")], "/nowhere/password"),
+        (
+            with_password,
+            [("PGSSLROOTCERT", "/nowhere/ca.crt"), ("PGSSLMODE", "verify-full")],
+            "/nowhere/ca.crt",
+        ),
+        (with_password, [("PGSERVICE", "s"), ("PGSERVICEFILE", "/nowhere/services")], "/nowhere/services"),
+    ] {
+        let output = loader(&["--database-url", database], &env);
+        assert_eq!(output.status.code(), Some(4), "{env:?}: {}", text(&output));
+        assert!(text(&output).contains(file), "{env:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_start_is_tried_for_as_long_as_the_options_say() {
+    let start = std::time::Instant::now();
+    let output = loader(&["--wait-for-start", "2"], &[NOWHERE]);
+    let (took, said) = (start.elapsed().as_secs_f32(), text(&output));
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!((2.0..20.0).contains(&took), "{took} s: {said}");
+    assert!(said.matches("waiting for the start").count() > 1, "{said}");
+    // What is wrong for good is not waited for.
+    let start = std::time::Instant::now();
+    let wrong = loader(&["--wait-for-start", "3600"], &[("PGPORT", "x")]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(start.elapsed().as_secs() < 20);
 }

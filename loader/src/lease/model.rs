@@ -20,7 +20,8 @@
 //! - Extensions that arrive after they were given up: all that they do is hide a message for longer.
 //! - That calls take time between SQS's doing them and the answer. A lease is counted from before the call, so that
 //!   it is shortest, compared to what SQS hides, where the two coincide.
-//! - Messages that the database refuses by themselves, and SQS's dead-letter queue.
+//! - Messages that the database refuses by themselves, and SQS's dead-letter queue: `intake::model` has these.
+//! - That a delete is tried once more after its lease. To the queue it is a late delete.
 
 mod checks;
 mod events;

@@ -9,6 +9,8 @@ use crate::error::Error;
 pub(crate) mod name {
     // Counters.
     pub(crate) const RECEIVED: &str = "pg_mask_loader_messages_received_total";
+    pub(crate) const REDELIVERED: &str = "pg_mask_loader_messages_redelivered_total";
+    pub(crate) const RECEIVED_BYTES: &str = "pg_mask_loader_received_bytes_total";
     pub(crate) const STORED: &str = "pg_mask_loader_events_stored_total";
     pub(crate) const DUPLICATE: &str = "pg_mask_loader_events_duplicate_total";
     pub(crate) const REJECTED: &str = "pg_mask_loader_events_rejected_total";
@@ -16,19 +18,27 @@ pub(crate) mod name {
     pub(crate) const DELETE_FAILURES: &str = "pg_mask_loader_delete_failures_total";
     pub(crate) const RECEIVE_FAILURES: &str = "pg_mask_loader_receive_failures_total";
     pub(crate) const STORE_FAILURES: &str = "pg_mask_loader_store_failures_total";
+    pub(crate) const TRIAL_FAILURES: &str = "pg_mask_loader_trial_failures_total";
     pub(crate) const EXTENSIONS: &str = "pg_mask_loader_lease_extensions_total";
     pub(crate) const LAPSED: &str = "pg_mask_loader_leases_lapsed_total";
     pub(crate) const LEFT: &str = "pg_mask_loader_messages_left_total";
     pub(crate) const RECONNECTS: &str = "pg_mask_loader_database_reconnects_total";
+    pub(crate) const LOG_DROPPED: &str = "pg_mask_loader_log_lines_dropped_total";
 
     // Histograms.
     pub(crate) const BATCH_MESSAGES: &str = "pg_mask_loader_batch_messages";
     pub(crate) const BATCH_DURATION: &str = "pg_mask_loader_batch_duration_seconds";
     pub(crate) const MESSAGE_AGE: &str = "pg_mask_loader_message_age_seconds";
 
+    pub(crate) const RECEIVE_DURATION: &str = "pg_mask_loader_receive_duration_seconds";
+    pub(crate) const DELETE_DURATION: &str = "pg_mask_loader_delete_duration_seconds";
+
     // Gauges.
     pub(crate) const POLLERS: &str = "pg_mask_loader_pollers";
     pub(crate) const IN_FLIGHT: &str = "pg_mask_loader_messages_in_flight";
+    pub(crate) const OLDEST_IN_FLIGHT: &str = "pg_mask_loader_oldest_in_flight_seconds";
+    pub(crate) const LAST_COMMIT: &str = "pg_mask_loader_last_commit_timestamp_seconds";
+    pub(crate) const CREDENTIALS_EXPIRE: &str = "pg_mask_loader_credentials_expire_timestamp_seconds";
     pub(crate) const QUEUE_MESSAGES: &str = "pg_mask_loader_queue_messages";
     pub(crate) const READY: &str = "pg_mask_loader_ready";
     pub(crate) const BUILD_INFO: &str = "pg_mask_loader_build_info";
@@ -41,6 +51,10 @@ const BATCH_MESSAGES: [f64; 13] =
 /// A transaction of one message takes some milliseconds, and `--store-timeout` is 60 s unless set.
 const BATCH_DURATION: [f64; 15] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// A call takes 5 to 30 ms within AWS. A long poll waits for up to 20 s.
+const CALL_DURATION: [f64; 13] =
+    [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 60.0 * MINUTE;
@@ -78,10 +92,12 @@ pub(super) fn install() -> Result<PrometheusHandle, Error> {
 }
 
 fn builder() -> Result<PrometheusBuilder, Error> {
-    let buckets: [(&str, &[f64]); 3] = [
+    let buckets: [(&str, &[f64]); 5] = [
         (name::BATCH_MESSAGES, &BATCH_MESSAGES),
         (name::BATCH_DURATION, &BATCH_DURATION),
         (name::MESSAGE_AGE, &MESSAGE_AGE),
+        (name::RECEIVE_DURATION, &CALL_DURATION),
+        (name::DELETE_DURATION, &CALL_DURATION),
     ];
     buckets.into_iter().try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
         builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets).map_err(|e| internal(&e))
@@ -95,6 +111,7 @@ fn internal(error: &dyn std::fmt::Display) -> Error {
 fn describe() {
     for (name, text) in [
         (name::RECEIVED, "Messages that came from SQS, those that came again too."),
+        (name::REDELIVERED, "Messages that came from SQS for at least the second time."),
         (name::STORED, "Events that became rows."),
         (name::DUPLICATE, "Events that were there already, and were not stored again."),
         (name::REJECTED, "Events that could not be rows and are kept, masked whole, by class of the reason."),
@@ -106,7 +123,11 @@ fn describe() {
         (name::RECEIVE_FAILURES, "Receive calls that failed after the SDK's own retries, by code of SQS."),
         (
             name::STORE_FAILURES,
-            "Attempts to store a batch that failed, by SQLSTATE; by connection, timeout, count or setup where there is none.",
+            "Attempts to store a batch that failed, by SQLSTATE; by connection, timeout, commit, count or setup where there is none.",
+        ),
+        (
+            name::TRIAL_FAILURES,
+            "Trials of the inbox that failed, by SQLSTATE; by connection, timeout or setup where there is none.",
         ),
         (name::EXTENSIONS, "Messages that SQS has confirmed to hide for longer."),
         (name::LAPSED, "Messages whose lease ran out before their delete was confirmed: they come back."),
@@ -115,9 +136,32 @@ fn describe() {
             "Messages left to the queue's redrive policy: the database could neither store nor reject them.",
         ),
         (name::RECONNECTS, "Connections to the database that took the place of a lost one."),
+        (name::LOG_DROPPED, "Log lines that standard error did not take."),
     ] {
         describe_counter!(name, Unit::Count, text);
     }
+    describe_counter!(name::RECEIVED_BYTES, Unit::Bytes, "Bytes of message bodies that came from SQS.");
+    describe_histogram!(
+        name::RECEIVE_DURATION,
+        Unit::Seconds,
+        "Duration of receive calls that brought messages, with their long poll."
+    );
+    describe_histogram!(name::DELETE_DURATION, Unit::Seconds, "Duration of delete calls that SQS answered.");
+    describe_gauge!(
+        name::OLDEST_IN_FLIGHT,
+        Unit::Seconds,
+        "Time since the oldest message in flight was received; 0 without one."
+    );
+    describe_gauge!(
+        name::LAST_COMMIT,
+        Unit::Seconds,
+        "When the last batch was committed, in seconds since 1970; 0 before the first."
+    );
+    describe_gauge!(
+        name::CREDENTIALS_EXPIRE,
+        Unit::Seconds,
+        "When the AWS credentials in use expire, in seconds since 1970; 0 if they don't."
+    );
     describe_histogram!(name::BATCH_MESSAGES, Unit::Count, "Messages of a committed batch.");
     describe_histogram!(
         name::BATCH_DURATION,

@@ -1,4 +1,4 @@
-//! A small HTTP server: `/metrics`, `/healthz`, `/readyz`.
+//! A small HTTP server: the status page at `/`, `/metrics`, `/healthz`, `/readyz`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -28,6 +30,12 @@ const CONNECTIONS: usize = 256;
 
 /// Prometheus's text format.
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// A page that names its own style and nothing else cannot load or run anything.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'",
+);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Answers whoever connects, for ever.
@@ -65,6 +73,12 @@ fn answer(monitor: &Monitor, request: &Request<Incoming>) -> Response<Full<Bytes
         return response;
     }
     match request.uri().path() {
+        "/" => {
+            let mut response = text(StatusCode::OK, monitor.page());
+            response.headers_mut().insert(CONTENT_TYPE, HTML);
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
+            response
+        }
         "/metrics" => {
             let mut response = text(StatusCode::OK, monitor.metrics());
             response.headers_mut().insert(CONTENT_TYPE, METRICS);
@@ -77,7 +91,7 @@ fn answer(monitor: &Monitor, request: &Request<Incoming>) -> Response<Full<Bytes
             let status = if look.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             text(status, look.to_string())
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+        _ => text(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz and /readyz\n"),
     }
 }
 
@@ -86,5 +100,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::intake::Intake;
 use crate::shutdown::Shutdown;
 use crate::writer::{PING_EVERY, PING_TIME};
 
@@ -35,6 +36,7 @@ impl Pulse {
 pub(crate) struct Readiness {
     sides: OnceLock<[Side; 2]>,
     shutdown: Shutdown,
+    intake: Intake,
 }
 
 /// One of the two that a loader stands between.
@@ -46,8 +48,8 @@ pub(super) struct Side {
 
 impl Readiness {
     /// Of a run that has not begun.
-    pub(crate) fn new(shutdown: Shutdown) -> Self {
-        Self { sides: OnceLock::new(), shutdown }
+    pub(crate) fn new(shutdown: Shutdown, intake: Intake) -> Self {
+        Self { sides: OnceLock::new(), shutdown, intake }
     }
 
     /// The pipeline begins. A receive call may take `receive_timeout`, and a batch `store_timeout`, without anything
@@ -75,6 +77,7 @@ impl Readiness {
         }
         match self.sides.get() {
             None => Look::Starting,
+            Some(_) if !self.intake.is_open() => Look::Blocked,
             Some(sides) => Look::Running(sides.each_ref().map(|side| (side, side.pulse.age()))),
         }
     }
@@ -83,6 +86,7 @@ impl Readiness {
 /// Readiness at one moment. Its `Display` is what `/readyz` says.
 pub(super) enum Look<'r> {
     Starting,
+    Blocked,
     Running([(&'r Side, Option<Duration>); 2]),
     Stopping,
 }
@@ -90,7 +94,7 @@ pub(super) enum Look<'r> {
 impl Look<'_> {
     pub(super) fn is_ready(&self) -> bool {
         match self {
-            Self::Starting | Self::Stopping => false,
+            Self::Starting | Self::Blocked | Self::Stopping => false,
             Self::Running(sides) => sides.iter().all(|(side, age)| side.answered(*age)),
         }
     }
@@ -107,6 +111,7 @@ impl fmt::Display for Look<'_> {
         let sides = match self {
             Self::Starting => return writeln!(f, "not ready: starting"),
             Self::Stopping => return writeln!(f, "not ready: stopping"),
+            Self::Blocked => return writeln!(f, "not ready: the database takes no events, see the log"),
             Self::Running(sides) => sides,
         };
         writeln!(f, "{}", if self.is_ready() { "ready" } else { "not ready" })?;
@@ -135,7 +140,7 @@ mod tests {
     /// A run whose receive calls may take `receive` seconds, and the pulses of SQS and the database.
     fn begun(receive: u32, store: u32) -> (Readiness, Arc<Pulse>, Arc<Pulse>, Shutdown) {
         let shutdown = Shutdown::default();
-        let readiness = Readiness::new(shutdown.clone());
+        let readiness = Readiness::new(shutdown.clone(), Intake::default());
         let (sqs, database) = (Arc::<Pulse>::default(), Arc::<Pulse>::default());
         readiness.begin((Arc::clone(&sqs), SECOND * receive), (Arc::clone(&database), SECOND * store));
         (readiness, sqs, database, shutdown)
@@ -148,9 +153,21 @@ mod tests {
         shutdown.stop();
         assert!(!readiness.look().is_ready());
         assert_eq!(readiness.look().to_string(), "not ready: stopping\n");
-        let starting = Readiness::new(Shutdown::default());
+        let starting = Readiness::new(Shutdown::default(), Intake::default());
         assert!(!starting.look().is_ready());
         assert_eq!(starting.look().to_string(), "not ready: starting\n");
+    }
+
+    #[tokio::test]
+    async fn a_run_is_not_ready_while_the_database_takes_no_events() {
+        let (mut readiness, ..) = begun(10, 60);
+        let intake = Intake::default();
+        readiness.intake = intake.clone();
+        let blocked = intake.blocked();
+        assert!(!readiness.look().is_ready());
+        assert_eq!(readiness.look().to_string(), "not ready: the database takes no events, see the log\n");
+        drop(blocked);
+        assert!(readiness.look().is_ready());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,20 +1,23 @@
 //! Connecting: one server after the other, one address after the other, with TLS or without.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{CancelToken, Client, Error as PgError, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, Error as PgError, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::tls::Mode;
-use super::{Host, Servers, handshake};
+use super::{Host, Servers, Warnings, handshake, rds};
 use crate::error::Error;
 
 /// How long the whole of logging in may take beyond connecting. A server that accepts and says nothing would
@@ -30,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) connection: JoinHandle<Result<(), PgError>>,
     /// How to ask for an end of what it does.
     pub(crate) canceller: Canceller,
+    /// Warnings from the server. One that comes before an answer is counted when the answer is there.
+    pub(crate) warnings: Arc<Warnings>,
 }
 
 /// Asks a server to break off what a session does, with TLS where the session has it.
@@ -108,7 +113,12 @@ impl Servers {
         };
         let mut refusals = Vec::new();
         for host in self.in_order() {
-            let password = self.password.of(self, host).map_err(NotConnected::Setup)?;
+            let password = if self.by_rds_token {
+                rds::token(host, &self.user).await.map(Some)
+            } else {
+                self.password.of(self, host)
+            };
+            let password = password.map_err(NotConnected::Setup)?;
             for address in self.addresses(host, &mut refusals).await {
                 let ways =
                     if tls.is_none() || host.is_socket() { &[Way::Plain] } else { self.tls.mode.ways() };
@@ -206,14 +216,29 @@ async fn log_in<T>(
 ) -> Result<Session, PgError>
 where
     T: MakeTlsConnect<Socket>,
-    T::Stream: Send + 'static,
+    T::Stream: Unpin + Send + 'static,
     T::TlsConnect: Send,
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
     let (client, connection) = config.connect(connector).await?;
     let canceller = Canceller { token: client.cancel_token(), tls };
     let address = config.get_hostaddrs().first().copied();
-    Ok(Session { client, address, connection: tokio::spawn(connection), canceller })
+    let warnings = Arc::new(Warnings::default());
+    let connection = tokio::spawn(drive(connection, Arc::clone(&warnings)));
+    Ok(Session { client, address, connection, canceller, warnings })
+}
+
+/// Drives a connection until it ends, and counts the server's warnings.
+async fn drive<T>(mut connection: Connection<Socket, T>, warnings: Arc<Warnings>) -> Result<(), PgError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notice(notice) = message? {
+            warnings.receive(&notice);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a failed attempt is one that libpq makes again with TLS (allow) or without (prefer): the server refuses such

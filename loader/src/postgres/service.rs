@@ -24,16 +24,17 @@ pub(super) fn read(values: &Values, env: &impl Fn(&str) -> Option<String>) -> Re
     let files: Vec<PathBuf> = files.into_iter().flatten().collect();
     for file in &files {
         let text = fs::read_to_string(file).map_err(|error| {
-            Error::Config(format!("the service file {} cannot be read: {error}", file.display()))
+            Error::ConnectionFile(format!("the service file {} cannot be read: {error}", file.display()))
         })?;
-        let found = find(&text, &service)
-            .map_err(|(line, what)| Error::Config(format!("{}, line {line}: {what}", file.display())))?;
+        let found = find(&text, &service).map_err(|(line, what)| {
+            Error::ConnectionFile(format!("{}, line {line}: {what}", file.display()))
+        })?;
         if let Some(found) = found {
             return Ok(found);
         }
     }
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    Err(Error::Config(format!(
+    Err(Error::ConnectionFile(format!(
         "there is no service {service} (PGSERVICE) in {}: it is a line [{service}] with lines option=value below it",
         if files.is_empty() { "~/.pg_service.conf".into() } else { files.join(" or ") }
     )))

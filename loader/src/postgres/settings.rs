@@ -84,7 +84,7 @@ impl Servers {
         let mut config = common(&values)?;
         config.user(&user).dbname(&database);
         let shuffled = one_of(&values, "load_balance_hosts", &[("disable", false), ("random", true)], false)?;
-        Ok(Self { hosts, shuffled, config, user, database, password, tls })
+        Ok(Self { hosts, shuffled, config, user, database, password, by_rds_token: false, tls })
     }
 }
 

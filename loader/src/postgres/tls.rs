@@ -66,7 +66,7 @@ impl Tls {
             Some((certificate, key)) => builder
                 .with_client_auth_cert(certificates("sslcert", certificate)?, private_key(key)?)
                 .map_err(|error| {
-                    Error::Config(format!(
+                    Error::ConnectionFile(format!(
                         "the client certificate {} and the key {} cannot be used: {error}",
                         certificate.display(),
                         key.display()
@@ -101,7 +101,7 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, Error> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(Error::Config(format!(
+        return Err(Error::ConnectionFile(format!(
             "sslrootcert=system: this system's root certificates cannot be read ({why}). Install them (Debian's package \
              ca-certificates), or name a file"
         )));
@@ -115,7 +115,7 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
 
 /// All items of a kind in a PEM file. There must be one. What stands in the file is in no error: it may be the key.
 pub(super) fn pem_items<T: PemObject>(option: &str, what: &str, file: &Path) -> Result<Vec<T>, Error> {
-    let broken = |why: &str| Error::Config(format!("{option}: {} {why}", file.display()));
+    let broken = |why: &str| Error::ConnectionFile(format!("{option}: {} {why}", file.display()));
     let items = T::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<T>, _>>);
     match items {
         Ok(items) if items.is_empty() => Err(broken(&format!("has no {what} in PEM form"))),
@@ -126,7 +126,7 @@ pub(super) fn pem_items<T: PemObject>(option: &str, what: &str, file: &Path) -> 
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let broken = |why: &str| Error::Config(format!("sslkey: {} {why}", file.display()));
+    let broken = |why: &str| Error::ConnectionFile(format!("sslkey: {} {why}", file.display()));
     let attributes = fs::metadata(file).map_err(|error| broken(&format!("cannot be read: {error}")))?;
     if !attributes.is_file() {
         return Err(broken("is no plain file"));

@@ -60,8 +60,9 @@ impl Trust {
             if !lists.is_empty() {
                 builder = builder.with_crls(lists.iter().cloned()).enforce_revocation_expiration();
             }
-            let unusable =
-                |error| Error::Config(format!("sslcrl: the revocation lists cannot be used: {error}"));
+            let unusable = |error| {
+                Error::ConnectionFile(format!("sslcrl: the revocation lists cannot be used: {error}"))
+            };
             builder.build().map(Some).map_err(unusable)
         };
         let revocable = !lists.is_empty();
@@ -80,7 +81,7 @@ impl Trust {
         }
         let roots = verifier(&trusted)?;
         if roots.is_none() && pinned.is_empty() {
-            return Err(Error::Config(
+            return Err(Error::ConnectionFile(
                 "sslrootcert: none of the certificates can be used. Root certificates must be of X.509 version 3 and valid \
                  today, and, with revocation lists, have signed themselves"
                     .into(),
@@ -132,7 +133,8 @@ impl Revoked {
     pub(super) fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
         let mut files = Vec::new();
         if let Some(folder) = &self.folder {
-            let broken = |why: String| Error::Config(format!("sslcrldir: {} {why}", folder.display()));
+            let broken =
+                |why: String| Error::ConnectionFile(format!("sslcrldir: {} {why}", folder.display()));
             let unreadable = |error| broken(format!("cannot be read: {error}"));
             for entry in fs::read_dir(folder).map_err(unreadable)? {
                 let path = entry.map_err(unreadable)?.path();

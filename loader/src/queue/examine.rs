@@ -1,5 +1,5 @@
-//! What is looked at for `loader check` alone: the actions that IAM must allow, tried so that nothing happens to a message;
-//! and the clock of the service.
+//! The actions that IAM must allow, tried so that nothing happens to a message; and, for `loader check`, the clock of the
+//! service.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,8 @@ use aws_sdk_sqs::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_sqs::error::BoxError;
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 
-use super::{Depth, Failure, Queue};
+use super::{Answer, Depth, Failure, Queue};
+use crate::error::Error;
 use crate::finding::Finding;
 use crate::ledger::{Lease, LeaseId};
 use crate::sink::{compare_clocks, now};
@@ -19,8 +20,24 @@ use crate::trace::MessageSpan;
 const NO_RECEIPT: &str = "pg_mask-check";
 
 impl Queue {
-    /// Tries what a run does.
-    pub(crate) async fn try_actions(&self) -> Vec<Finding> {
+    /// Tries all that a run does, and compares clocks.
+    pub(crate) async fn check(&self) -> Vec<Finding> {
+        let mut findings = vec![self.clock().await, self.receiving().await];
+        findings.extend(self.try_actions().await.into_iter().map(|(item, tried)| match tried {
+            Ok(()) => Finding::ok(item, format!("queue {}: allowed", self.name)),
+            Err(failure) => Finding::failed(item, format!("queue {}: {failure}", self.name)),
+        }));
+        findings
+    }
+
+    /// Fails unless messages can be deleted and hidden. A loader that only stores fills the dead-letter queue.
+    pub(crate) async fn require_actions(&self) -> Result<(), Error> {
+        let tried = self.try_actions().await.into_iter().try_for_each(|(_, tried)| tried);
+        tried.map_err(|failure| self.explain(&failure))
+    }
+
+    /// Deletes and hides with a receipt that no message has.
+    async fn try_actions(&self) -> [(&'static str, Result<(), Failure>); 2] {
         let nothing = [Arc::new(Lease {
             id: LeaseId::NONE,
             queue: self.number,
@@ -28,23 +45,17 @@ impl Queue {
             receipt: NO_RECEIPT.to_owned(),
             group: None,
             trace: MessageSpan::default(),
+            received: tokio::time::Instant::now(),
         })];
-        vec![
-            self.clock().await,
-            self.receiving().await,
-            self.told("iam.delete_message", self.delete(&nothing).await.map(drop)),
-            self.told("iam.change_message_visibility", self.hide(&nothing, 0).await.map(drop)),
+        // A refused receipt is an answer that only an allowed caller gets.
+        let allowed = |tried: Result<Vec<Answer>, Failure>| match tried {
+            Err(failure) if !failure.is_about_receipt() => Err(failure),
+            _ => Ok(()),
+        };
+        [
+            ("iam.delete_message", allowed(self.delete(&nothing).await)),
+            ("iam.change_message_visibility", allowed(self.hide(&nothing, 0).await)),
         ]
-    }
-
-    /// That the receipt is refused is an answer, and one that only who is allowed gets.
-    fn told(&self, item: &'static str, tried: Result<(), Failure>) -> Finding {
-        match tried {
-            Err(failure) if !failure.is_about_receipt() => {
-                Finding::failed(item, format!("queue {}: {failure}", self.name))
-            }
-            _ => Finding::ok(item, format!("queue {}: allowed", self.name)),
-        }
     }
 
     /// Receiving counts towards the dead-letter queue: so it is tried where there is nothing to receive. What comes all the

@@ -1,57 +1,111 @@
 //! The SQS service: clients with time limits, and what is done when their credentials expire.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::future::ProvideCredentials as ProvidedCredentials;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::StalledStreamProtectionConfig;
 use aws_sdk_sqs::config::http::HttpResponse;
+use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{ProvideCredentials, SharedCredentialsProvider, StalledStreamProtectionConfig};
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use metrics::gauge;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::address::Address;
+use super::failure::innermost;
 use super::{Failure, Queue};
-use crate::monitoring::Pulse;
+use crate::monitoring::{Pulse, name};
 
 /// How long one attempt of a call other than receive may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
-/// Credentials are loaded anew at most this often: where they are expired wherever they come from, that does not help.
-const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How long the answer to a receive call may bring nothing more.
+const STALL: Duration = Duration::from_secs(5);
+/// Least time from loading credentials again to the next time. Up to half of it is added at random, so that loaders
+/// that failed together do not load together.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
 
-/// What all queues of a run share. The SDK renews credentials that say when they expire. Those that do not, such as a
-/// profile's that another program writes anew, are loaded again here once SQS says that they are expired.
+/// Name of the sessions of an assumed role, which `CloudTrail` shows.
+const SESSION: &str = "pg_mask-loader";
+
+/// A role to assume.
+#[derive(Clone)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) external_id: Option<String>,
+}
+
+/// Everything that clients are made from, besides AWS's standard chain.
+pub(super) struct Access {
+    /// Region to sign for. Without one, that of the chain.
+    pub(super) region: Option<String>,
+    /// Endpoint of the service. Without one, the public endpoint of the region.
+    pub(super) endpoint: Option<String>,
+    pub(super) role: Option<Role>,
+    /// How long the answer to a receive call may take to begin.
+    pub(super) receive_timeout: Duration,
+    /// How long a receive call may take with all of its answer. After that the leases of what it brings have ended.
+    pub(super) visibility: Duration,
+}
+
+/// A reason why there are no clients.
+pub(super) enum NoAccess {
+    Region,
+    Credentials(String),
+}
+
+/// Clients and credentials for one region and endpoint, shared by the queues there. The SDK renews credentials that say
+/// when they expire. Others, such as a profile's that another program rewrites, are loaded again here once SQS refuses
+/// them.
 pub(crate) struct Service {
-    endpoint: Option<String>,
-    receive_timeout: Duration,
+    access: Access,
     clients: RwLock<Clients>,
-    renewed: Mutex<Instant>,
-    /// Of calls that succeed.
+    /// When credentials may be loaded again. Locked while they are.
+    renewal_due: Mutex<Instant>,
+    /// Calls that succeed, with any queue of the run.
     pub(super) pulse: Arc<Pulse>,
 }
 
-/// The same client but for their time limits. Two, since an override of one call's would be made anew each time.
+/// Two clients that differ in their time limits. Overriding those of one call would make a client each time.
 struct Clients {
     receiving: Client,
     other: Client,
+    region: String,
 }
 
 impl Service {
-    /// Uses what `settings` has found.
-    pub(super) fn new(settings: &SdkConfig, endpoint: Option<String>, receive_timeout: Duration) -> Self {
-        let clients = RwLock::new(Clients::new(settings, endpoint.as_deref(), receive_timeout));
-        Self {
-            endpoint,
-            receive_timeout,
-            clients,
-            renewed: Mutex::new(Instant::now()),
-            pulse: Arc::default(),
+    /// Loads region and credentials.
+    pub(super) async fn open(access: Access, pulse: Arc<Pulse>) -> Result<Self, NoAccess> {
+        let clients = RwLock::new(access.connect().await?);
+        Ok(Self { access, clients, renewal_due: Mutex::new(Instant::now()), pulse })
+    }
+
+    /// Whether it is the service of a queue.
+    pub(super) fn serves(&self, address: &Address) -> bool {
+        (&self.access.region, &self.access.endpoint) == (&address.region, &address.endpoint)
+    }
+
+    /// Tells where it is, for messages.
+    pub(super) fn place(&self) -> String {
+        match &self.access.endpoint {
+            Some(endpoint) => format!("at {endpoint}"),
+            None => format!("in region {}", self.region()),
         }
+    }
+
+    /// The region that calls are signed for.
+    pub(super) fn region(&self) -> String {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).region.clone()
     }
 
     /// The client for receive calls.
@@ -64,55 +118,125 @@ impl Service {
         self.clients.read().unwrap_or_else(PoisonError::into_inner).other.clone()
     }
 
-    /// Loads credentials anew, by the whole chain.
+    /// Loads region and credentials again, by the whole chain. The old ones stay in use until new ones are there: a file
+    /// that another program rewrites is empty for a moment.
     async fn renew(&self) {
-        let mut renewed = self.renewed.lock().await;
-        if renewed.elapsed() < RENEW_EVERY {
+        // A call that fails meanwhile is tried again in any case.
+        let Ok(mut due) = self.renewal_due.try_lock() else { return };
+        if Instant::now() < *due {
             return;
         }
-        let settings = settings(self.endpoint.as_deref()).await;
-        let clients = Clients::new(&settings, self.endpoint.as_deref(), self.receive_timeout);
-        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
-        *renewed = Instant::now();
-        info!("the AWS credentials have expired; they are loaded anew");
+        match self.access.connect().await {
+            Ok(clients) => {
+                *self.clients.write().unwrap_or_else(PoisonError::into_inner) = clients;
+                info!("AWS credentials loaded again");
+            }
+            Err(reason) => warn!(%reason, "AWS credentials not loaded again, the old ones stay in use"),
+        }
+        *due = Instant::now() + RENEW_EVERY.mul_f64(1.0 + fastrand::f64() / 2.0);
     }
 }
 
-impl Clients {
-    fn new(settings: &SdkConfig, endpoint: Option<&str>, receive_timeout: Duration) -> Self {
-        let client = |attempt| {
-            let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
+impl Access {
+    /// Makes clients, if there are a region and credentials.
+    async fn connect(&self) -> Result<Clients, NoAccess> {
+        let mut settings = self.settings().await;
+        let region = settings.region().ok_or(NoAccess::Region)?.to_string();
+        if let Some(role) = &self.role {
+            let provider = AssumeRoleProvider::builder(&role.arn).session_name(SESSION).configure(&settings);
+            let provider = match &role.external_id {
+                Some(id) => provider.external_id(id),
+                None => provider,
+            };
+            let provider = SharedCredentialsProvider::new(provider.build().await);
+            settings = settings.into_builder().credentials_provider(provider).build();
+        }
+        let Some(provider) = settings.credentials_provider() else {
+            return Err(NoAccess::Credentials("there is no provider".to_owned()));
+        };
+        let provider = SharedCredentialsProvider::new(ExpiryShown(provider));
+        provider.provide_credentials().await.map_err(|e| NoAccess::Credentials(innermost(&e)))?;
+        let settings = settings.into_builder().credentials_provider(provider).build();
+        Ok(self.clients(&settings, region))
+    }
+
+    /// Region and credentials by AWS's standard chain.
+    async fn settings(&self) -> SdkConfig {
+        let settings = aws_config::defaults(BehaviorVersion::v2026_01_12());
+        let settings = match (&self.region, &self.endpoint) {
+            (Some(region), _) => settings.region(Region::new(region.clone())),
+            // A server of one's own does not care. Asking the instance metadata for a region would only take time.
+            (None, Some(_)) => settings.region(
+                RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                    .or_else(ProfileFileRegionProvider::new())
+                    .or_else("us-east-1"),
+            ),
+            (None, None) => settings,
+        };
+        settings.load().await
+    }
+
+    fn clients(&self, settings: &SdkConfig, region: String) -> Clients {
+        let client = |timeouts: TimeoutConfig, stalls, retries| {
             let mut settings = aws_sdk_sqs::config::Builder::from(settings)
                 .timeout_config(timeouts)
-                // Attempts are limited as a whole, and answers are small: watching how each flows in only costs.
-                .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-            if let Some(endpoint) = endpoint {
-                // For SQS alone: the services that credentials come from are elsewhere.
-                settings.set_endpoint_url(Some(endpoint.to_owned()));
+                .stalled_stream_protection(stalls)
+                .retry_config(retries);
+            if let Some(endpoint) = &self.endpoint {
+                // For SQS alone: the services that credentials come from are elsewhere. A FIPS or dual-stack endpoint
+                // is named as such, and the SDK refuses to choose one besides.
+                settings.set_endpoint_url(Some(endpoint.clone()));
+                settings.set_use_fips(Some(false)).set_use_dual_stack(Some(false));
             }
             Client::from_conf(settings.build())
         };
-        Self { receiving: client(receive_timeout), other: client(CALL_TIMEOUT) }
+        // Ten messages of 1 MiB take their time on a slow link. SQS has hidden them by then, so an answer that has begun
+        // is read while it makes progress.
+        let receiving = TimeoutConfig::builder()
+            .read_timeout(self.receive_timeout)
+            .operation_attempt_timeout(self.visibility.max(self.receive_timeout))
+            .build();
+        let progress = StalledStreamProtectionConfig::enabled().upload_enabled(false).grace_period(STALL);
+        // A retry inside the SDK would show nowhere, and each hides up to ten more messages.
+        let receiving = client(receiving, progress.build(), RetryConfig::disabled());
+        // Answers to all other calls are small: watching how each flows in only costs.
+        let other = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).build();
+        let retries = settings.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
+        let other = client(other, StalledStreamProtectionConfig::disabled(), retries);
+        Clients { receiving, other, region }
     }
 }
 
-/// Region and credentials by AWS's standard chain.
-pub(super) async fn settings(endpoint: Option<&str>) -> SdkConfig {
-    let mut settings = aws_config::defaults(BehaviorVersion::v2026_01_12());
-    if endpoint.is_some() {
-        // A server of one's own does not care. Asking the instance metadata for a region would only take
-        // time.
-        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else("us-east-1");
-        settings = settings.region(region);
+/// A source of credentials, with a metric of when its last ones expire.
+#[derive(Debug)]
+struct ExpiryShown(SharedCredentialsProvider);
+
+impl ProvideCredentials for ExpiryShown {
+    fn provide_credentials<'a>(&'a self) -> ProvidedCredentials<'a>
+    where
+        Self: 'a,
+    {
+        ProvidedCredentials::new(async {
+            let credentials = self.0.provide_credentials().await?;
+            let expiry = credentials.expiry().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            gauge!(name::CREDENTIALS_EXPIRE).set(expiry.map_or(0.0, |at| at.as_secs_f64()));
+            Ok(credentials)
+        })
     }
-    settings.load().await
+}
+
+impl fmt::Display for NoAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Region => f.write_str("no AWS region"),
+            Self::Credentials(reason) => f.write_str(reason),
+        }
+    }
 }
 
 impl Queue {
-    /// The answer to a call. Where its credentials have expired, whoever tries again has new ones.
-    pub(super) async fn checked<T, E: ProvideErrorMetadata>(
+    /// Returns the answer to a call. Where credentials are what it lacks, they are loaded again before the next try.
+    pub(super) async fn checked<T, E: ProvideErrorMetadata + StdError + 'static>(
         &self,
         call: &'static str,
         answer: Result<T, SdkError<E, HttpResponse>>,
@@ -120,14 +244,15 @@ impl Queue {
         match answer {
             Ok(answer) => {
                 self.service.pulse.beat();
+                self.worked.note(call);
                 Ok(answer)
             }
             Err(error) => {
                 let failure = Failure::of(call, &error);
-                if failure.is_expired() {
+                if failure.is_about_credentials() {
                     self.service.renew().await;
                 }
-                Err(failure)
+                Err(failure.after_success(self.is_service && self.worked.has(call)))
             }
         }
     }
@@ -137,10 +262,14 @@ impl Queue {
     pub(super) fn of_a_test() -> Self {
         let settings = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(aws_config::Region::from_static("us-east-1"))
+            .region(Region::from_static("us-east-1"))
             .build();
         let second = Duration::from_secs(1);
-        let service = Arc::new(Service::new(&settings, None, second));
+        let access =
+            Access { region: None, endpoint: None, role: None, receive_timeout: second, visibility: second };
+        let clients = RwLock::new(access.clients(&settings, "us-east-1".to_owned()));
+        let renewal_due = Mutex::new(Instant::now());
+        let service = Arc::new(Service { access, clients, renewal_due, pulse: Arc::default() });
         Self {
             service,
             number: 0,
@@ -149,6 +278,79 @@ impl Queue {
             wait: 0,
             visibility: second * 60,
             fifo: false,
+            is_service: true,
+            worked: Arc::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use aws_sdk_sqs::config::interceptors::BeforeTransmitInterceptorContextRef as Request;
+    use aws_sdk_sqs::config::{ConfigBag, Credentials, Intercept, RuntimeComponents};
+    use aws_sdk_sqs::error::BoxError;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Takes a request instead of its being sent: its URI and the credential that it is signed with.
+    #[derive(Clone, Debug, Default)]
+    struct Catch(Arc<Mutex<(String, String)>>);
+
+    impl Intercept for Catch {
+        fn name(&self) -> &'static str {
+            "Catch"
+        }
+
+        fn read_before_transmit(
+            &self,
+            context: &Request<'_>,
+            _: &RuntimeComponents,
+            _: &mut ConfigBag,
+        ) -> Result<(), BoxError> {
+            let request = context.request();
+            let signature = request.headers().get("authorization").unwrap_or_default().to_owned();
+            *self.0.lock().unwrap() = (request.uri().to_owned(), signature);
+            Err("caught".into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_where_its_queue_url_says() {
+        for (host, sent_to, region) in [
+            ("sqs.eu-west-1.amazonaws.com", None, "eu-west-1"),
+            ("queue.amazonaws.com", Some("sqs.us-east-1.amazonaws.com"), "us-east-1"),
+            ("sqs.cn-north-1.amazonaws.com.cn", None, "cn-north-1"),
+            ("sqs-fips.us-east-2.amazonaws.com", None, "us-east-2"),
+            ("sqs.eu-west-1.api.aws", None, "eu-west-1"),
+            ("vpce-0a1b.sqs.eu-west-1.vpce.amazonaws.com", None, "eu-west-1"),
+            ("localhost:9324", None, "ap-south-1"),
+        ] {
+            let address = Address::of_url(&format!("https://{host}/123456789012/q"));
+            let region_of_chain = "ap-south-1".to_owned();
+            let signed_for = address.region.clone().unwrap_or(region_of_chain);
+            let settings = SdkConfig::builder()
+                .behavior_version(BehaviorVersion::v2026_01_12())
+                .region(Region::new(signed_for.clone()))
+                .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+                    "K", "s", None, None, "t",
+                )))
+                .build();
+            let Address { region: of_url, endpoint, url, .. } = address;
+            let access =
+                Access { region: of_url, endpoint, role: None, receive_timeout: SECOND, visibility: SECOND };
+            let clients = access.clients(&settings, signed_for);
+            for client in [clients.receiving, clients.other] {
+                let catch = Catch::default();
+                let call = client.receive_message().set_queue_url(url.clone());
+                _ = call.customize().interceptor(catch.clone()).send().await;
+                let (uri, signature) = catch.0.lock().unwrap().clone();
+                assert_eq!(uri, format!("https://{}/", sent_to.unwrap_or(host)));
+                assert!(signature.contains(&format!("/{region}/sqs/")), "{host}: {signature}");
+            }
         }
     }
 }

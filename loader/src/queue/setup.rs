@@ -1,18 +1,19 @@
 //! From configuration to queues that are known to be there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::ProvideCredentials;
 use aws_sdk_sqs::types::QueueAttributeName;
 
+use super::address::{Address, is_in_the_open, labels};
 use super::attributes::Attributes;
-use super::failure::innermost;
-use super::service::{Service, settings};
+use super::service::{Access, NoAccess, Role, Service};
 use super::{Depth, Failure, Queue, Queues};
 use crate::config::Config;
 use crate::error::Error;
 use crate::finding::Finding;
+use crate::monitoring::Pulse;
 
 /// What the name of a FIFO queue ends with, in this spelling.
 const FIFO: &str = ".fifo";
@@ -24,63 +25,70 @@ impl Queue {
         config: &Config,
         findings: &mut Vec<Finding>,
     ) -> Result<(Queues, Depth), Error> {
-        let endpoint = endpoint(config)?;
-        let settings = settings(endpoint.as_deref()).await;
-        let Some(region) = settings.region() else {
-            let text = "no AWS region: set AWS_REGION, or --endpoint-url for an SQS server that is not AWS's";
-            findings.push(Finding::failed("aws.region", text));
-            return Err(Error::Config(text.into()));
-        };
-        let place = match &endpoint {
-            Some(endpoint) => format!("at {endpoint}"),
-            None => format!("in region {region}"),
-        };
-        let credentials = match settings.credentials_provider() {
-            Some(provider) => provider.provide_credentials().await.map(drop).map_err(|e| innermost(&e)),
-            None => Err("there is no provider".to_owned()),
-        };
-        if let Err(reason) = credentials {
-            let error = no_credentials(&reason);
-            findings.push(Finding::failed("aws.credentials", error.to_string()));
-            return Err(error);
-        }
-        findings.push(Finding::ok("aws.credentials", format!("credentials for the service {place}")));
-        let service = Arc::new(Service::new(&settings, endpoint, config.receive_timeout()));
-        let names = if config.queue_url.is_empty() { &config.queue } else { &config.queue_url };
+        let mut addresses = config.addresses()?;
+        findings.push(transport(config));
+        let pulse: Arc<Pulse> = Arc::default();
+        let mut services: Vec<Arc<Service>> = Vec::new();
         let mut queues: Vec<Self> = Vec::new();
+        for address in &mut addresses {
+            let service = if let Some(service) = services.iter().find(|service| service.serves(address)) {
+                Arc::clone(service)
+            } else {
+                let service = Arc::new(open_service(config, address, &pulse, findings).await?);
+                services.push(Arc::clone(&service));
+                service
+            };
+            let queue = Self::open(config, &service, queues.len(), address).await;
+            let queue = queue.map_err(|failure| explain(&failure, &address.name, &service.place()))?;
+            address.region.get_or_insert_with(|| service.region());
+            queues.push(queue);
+        }
+        refuse_twins(&addresses)?;
+        for (queue, label) in queues.iter_mut().zip(labels(&addresses)) {
+            queue.name = label.into();
+        }
         let mut sum = Depth::default();
-        for (number, name) in names.iter().enumerate() {
-            let queue = Self::open(config, &service, number, name).await;
-            let queue = queue.map_err(|failure| explain(&failure, name, &place))?;
-            let (attributes, depth) =
-                queue.examine().await.map_err(|failure| explain(&failure, name, &place))?;
+        for queue in &queues {
+            let (attributes, depth) = queue.examine().await.map_err(|failure| queue.explain(&failure))?;
             depth.show(&queue.name);
             findings.extend(attributes);
             sum = sum + depth;
-            queues.push(queue);
         }
         Ok((queues.into(), sum))
     }
 
+    /// Asks for the URL where it is not given, and notes it in `address`.
     async fn open(
         config: &Config,
         service: &Arc<Service>,
         number: usize,
-        name: &str,
+        address: &mut Address,
     ) -> Result<Self, Failure> {
-        let client = service.client();
-        let url = if config.queue_url.is_empty() { queue_url(&client, name).await? } else { name.to_owned() };
-        let name: Arc<str> = url.rsplit('/').next().unwrap_or(&url).into();
+        let url = match &address.url {
+            Some(url) => url.clone(),
+            None => queue_url(&service.client(), address).await?,
+        };
+        if address.account.is_none() {
+            address.account = Address::of_url(&url).account;
+        }
+        address.url = Some(url.clone());
         Ok(Self {
             service: Arc::clone(service),
             number,
             // SQS insists on this name.
-            fifo: name.ends_with(FIFO),
-            name,
+            fifo: address.name.ends_with(FIFO),
+            name: address.name.as_str().into(),
             url: url.into(),
             wait: config.wait().into(),
             visibility: config.visibility(),
+            is_service: !(config.drain || config.dry_run),
+            worked: Arc::default(),
         })
+    }
+
+    /// Says what a failure of a call to the queue means for a start.
+    pub(super) fn explain(&self, failure: &Failure) -> Error {
+        explain(failure, &self.name, &self.service.place())
     }
 
     /// Looks at how the queue is set up, and at what is in it.
@@ -105,74 +113,104 @@ impl Queue {
     }
 }
 
-/// The service that the queues are of: they have to be of one.
-fn endpoint(config: &Config) -> Result<Option<String>, Error> {
-    if config.endpoint_url.is_some() {
-        return Ok(config.endpoint_url.clone());
+async fn open_service(
+    config: &Config,
+    address: &Address,
+    pulse: &Arc<Pulse>,
+    findings: &mut Vec<Finding>,
+) -> Result<Service, Error> {
+    let role = config.assume_role_arn.as_ref();
+    let role = role.map(|arn| Role { arn: arn.clone(), external_id: config.external_id.clone() });
+    let access = Access {
+        region: address.region.clone(),
+        endpoint: address.endpoint.clone(),
+        role,
+        receive_timeout: config.receive_timeout(),
+        visibility: config.visibility(),
+    };
+    match Service::open(access, Arc::clone(pulse)).await {
+        Ok(service) => {
+            let text = format!("credentials for the service {}", service.place());
+            findings.push(Finding::ok("aws.credentials", text));
+            Ok(service)
+        }
+        Err(NoAccess::Region) => {
+            let text = "no AWS region: set AWS_REGION, or --endpoint-url for an SQS server that is not AWS's";
+            findings.push(Finding::failed("aws.region", text));
+            // The instance metadata service may be slower than the loader at a boot.
+            Err(Error::QueueAway(text.into()))
+        }
+        Err(NoAccess::Credentials(reason)) => {
+            let error = no_credentials(config, &reason);
+            findings.push(Finding::failed("aws.credentials", error.to_string()));
+            Err(error)
+        }
     }
-    let mut endpoints = config.queue_url.iter().map(|url| endpoint_of(url));
-    let first = endpoints.next().flatten();
-    if endpoints.any(|endpoint| endpoint != first) {
-        return Err(Error::Config("--queue-url: the queues are of different services".into()));
-    }
-    Ok(first)
 }
 
-async fn queue_url(client: &Client, name: &str) -> Result<String, Failure> {
-    let answer =
-        client.get_queue_url().queue_name(name).send().await.map_err(|e| Failure::of("GetQueueUrl", &e))?;
+/// Whether raw events can be read on their way from SQS.
+fn transport(config: &Config) -> Finding {
+    const ITEM: &str = "queue.transport";
+    let urls = config.endpoint_url.iter().chain(&config.queue_url);
+    if urls.into_iter().any(|url| is_in_the_open(url)) {
+        return Finding::warning(
+            ITEM,
+            "an SQS endpoint begins with http:// and is on another machine. Raw events cross the network unencrypted. Use \
+             https://",
+        );
+    }
+    Finding::ok(ITEM, "calls to SQS are encrypted, or stay on this machine")
+}
+
+/// Refuses a queue that is named in two ways, by its name and by its ARN, say.
+fn refuse_twins(addresses: &[Address]) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    for address in addresses {
+        if !seen.insert((&address.url, &address.region, &address.endpoint)) {
+            return Err(Error::Config(format!("the queue {} is named twice: name it once", address.name)));
+        }
+    }
+    Ok(())
+}
+
+async fn queue_url(client: &Client, address: &Address) -> Result<String, Failure> {
+    let call = client.get_queue_url().queue_name(&address.name);
+    let call = call.set_queue_owner_aws_account_id(address.account.clone());
+    let answer = call.send().await.map_err(|e| Failure::of("GetQueueUrl", &e))?;
     answer
         .queue_url
         .ok_or_else(|| Failure::internal("GetQueueUrl", &std::io::Error::other("SQS names no URL")))
 }
 
-/// The service that a queue URL belongs to, unless it is AWS itself, whose endpoints the SDK knows. The SDK
-/// would send a request for `http://localhost:9324/000000000000/login-queue` to AWS.
-fn endpoint_of(queue_url: &str) -> Option<String> {
-    let (scheme, rest) = queue_url.split_once("://")?;
-    let host = rest.split('/').next()?;
-    let name = host.split(':').next()?;
-    let aws = ["amazonaws.com", "amazonaws.com.cn", "api.aws"].iter().any(|suffix| name.ends_with(suffix));
-    (!aws).then(|| format!("{scheme}://{host}"))
-}
-
-fn no_credentials(reason: &str) -> Error {
+fn no_credentials(config: &Config, reason: &str) -> Error {
+    if let Some(role) = &config.assume_role_arn {
+        return Error::QueueAway(format!(
+            "no AWS credentials for the role {role} ({reason}): check --assume-role-arn and --external-id, the role's trust \
+             policy, and the credentials that assume it"
+        ));
+    }
     // The SDK does not say which file it did not find.
     let token = std::env::var("AWS_WEB_IDENTITY_TOKEN_FILE");
     let token =
         token.map_or_else(|_| String::new(), |file| format!("; AWS_WEB_IDENTITY_TOKEN_FILE is {file}"));
-    Error::Queue(format!(
+    Error::QueueAway(format!(
         "no AWS credentials ({reason}{token}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or \
          run under a role (an SQS server that is not AWS's takes any, such as test and test)"
     ))
 }
 
 fn explain(failure: &Failure, queue: &str, place: &str) -> Error {
-    Error::Queue(if failure.is_no_queue() {
-        format!(
+    if failure.is_no_queue() {
+        Error::Queue(format!(
             "there is no queue {queue} {place}: create it, or name another one with --queue or --queue-url"
-        )
+        ))
+    } else if failure.is_final() {
+        Error::Queue(failure.to_string())
     } else if failure.is_answer() {
-        failure.to_string()
+        Error::QueueAway(failure.to_string())
     } else {
-        format!(
+        Error::QueueAway(format!(
             "the service {place} cannot be reached ({failure}): is the endpoint right, and the service up?"
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_queue_url_outside_aws_names_its_endpoint() {
-        assert_eq!(
-            endpoint_of("http://localhost:9324/000000000000/q").as_deref(),
-            Some("http://localhost:9324")
-        );
-        assert_eq!(endpoint_of("https://sqs.eu-west-1.amazonaws.com/123456789012/q"), None);
-        assert_eq!(endpoint_of("https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q"), None);
-        assert_eq!(endpoint_of("https://sqs.eu-west-1.api.aws/123456789012/q"), None);
+        ))
     }
 }

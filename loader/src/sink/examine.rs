@@ -7,8 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_postgres::Error;
 use uuid::Uuid;
 
+use super::catalog::Catalog;
 use super::fault::describe;
-use super::{Sink, Verdict, rights};
+use super::{Sink, Trial, Verdict, relations, rights};
+use crate::budget::Share;
 use crate::finding::Finding;
 use crate::ledger::LeaseId;
 use crate::message::Message;
@@ -16,6 +18,10 @@ use crate::postgres::{Roots, Servers, Tls};
 
 /// The item that tells whether the connection is.
 const ENCRYPTED: &str = "database.tls";
+/// The item that tells whether the inbox takes a row.
+const TRIAL: &str = "inbox.trial";
+/// The item that tells how far clocks are apart.
+const CLOCKS: &str = "database.clock";
 /// How far clocks may be apart, in seconds, beyond the time that asking takes.
 const SKEW: f64 = 2.0;
 
@@ -24,22 +30,32 @@ const ENCRYPTION: &str = "
     SELECT s.ssl, s.version, inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr()
     FROM pg_stat_ssl s WHERE s.pid = pg_backend_pid()";
 
+/// The clock of the database. It's a single reading between two of this machine's clock, so it names everything with its
+/// schema instead of beginning a transaction.
+const CLOCK: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())";
+
 impl Sink {
-    /// Looks at encryption and clocks: where a run begins, too.
-    pub(crate) async fn glance(&self, servers: &Servers) -> Vec<Finding> {
-        [(ENCRYPTED, self.encryption(servers.tls()).await), ("database.clock", self.clock().await)]
-            .map(|(item, finding)| finding.unwrap_or_else(|error| unknown(item, &error)))
-            .into()
+    /// Looks at encryption, tables and clocks: where a run begins, too.
+    pub(crate) async fn glance(&mut self, servers: &Servers) -> Vec<Finding> {
+        [
+            (ENCRYPTED, self.encryption(servers.tls()).await),
+            (relations::LOGGED, self.logged().await),
+            (CLOCKS, self.clock().await),
+        ]
+        .map(|(item, finding)| finding.unwrap_or_else(|error| unknown(item, &error)))
+        .into()
     }
 
-    /// Looks at all rights, and has the database try an event, which is rolled back.
+    /// Looks who can replace the inbox and at all rights, and has the database try an event, which is rolled back.
     pub(crate) async fn examine(&mut self) -> Vec<Finding> {
+        let schema = self.schema().await.unwrap_or_else(|error| unknown(relations::SCHEMA, &error));
         let rights = self.rights().await.unwrap_or_else(|error| unknown("rights.others", &error));
-        vec![rights, self.trial().await]
+        vec![schema, rights, self.examine_trial().await]
     }
 
-    async fn encryption(&self, tls: &Tls) -> Result<Finding, Error> {
-        let row = self.client.query_one(ENCRYPTION, &[]).await?;
+    async fn encryption(&mut self, tls: &Tls) -> Result<Finding, Error> {
+        let catalog = Catalog::open(&mut self.client).await?;
+        let row = catalog.query_one(ENCRYPTION, &[]).await?;
         let (encrypted, version): (bool, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         let version = version.unwrap_or_default();
         Ok(if encrypted && matches!(tls.roots, Roots::None) {
@@ -60,22 +76,33 @@ impl Sink {
         })
     }
 
-    async fn rights(&self) -> Result<Finding, Error> {
-        let row = self.client.query_one("SELECT current_user::text", &[]).await?;
+    async fn logged(&mut self) -> Result<Finding, Error> {
+        let catalog = Catalog::open(&mut self.client).await?;
+        relations::logged(&catalog, self.inbox.view).await
+    }
+
+    async fn schema(&mut self) -> Result<Finding, Error> {
+        let catalog = Catalog::open(&mut self.client).await?;
+        relations::replaceable(&catalog, self.inbox.view).await
+    }
+
+    async fn rights(&mut self) -> Result<Finding, Error> {
+        let catalog = Catalog::open(&mut self.client).await?;
+        let row = catalog.query_one("SELECT current_user::text", &[]).await?;
         let user: String = row.try_get(0)?;
-        rights::of_others(&self.client, &user, self.inbox).await
+        rights::of_others(&catalog, &user, self.inbox.view).await
     }
 
     async fn clock(&self) -> Result<Finding, Error> {
         let before = now();
-        let row = self.client.query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[]).await?;
+        let row = self.client.query_typed_one(CLOCK, &[]).await?;
         let after = now();
-        Ok(compare_clocks("database.clock", "the database", row.try_get(0)?, before, after))
+        Ok(compare_clocks(CLOCKS, "the database", row.try_get(0)?, before, after))
     }
 
-    /// Has the inbox take an event, which shows all that an inbox needs: triggers, rules, the owner's rights, the keys.
-    async fn trial(&mut self) -> Finding {
-        const ITEM: &str = "inbox.trial";
+    /// Has the inbox take an event, and write a row: this shows its triggers, rules and keys, its owner's rights, and triggers
+    /// of the target.
+    async fn examine_trial(&mut self) -> Finding {
         let message = Message {
             lease: LeaseId::NONE,
             id: Uuid::new_v4(),
@@ -83,10 +110,26 @@ impl Sink {
             receive_count: 1,
             group: None,
             body: Some("{}".into()),
+            _memory: Share::default(),
         };
-        match self.store(&[message], Verdict::RollBack).await {
-            Ok(_) => Finding::ok(ITEM, "an event without keys went through the inbox, and was rolled back"),
-            Err(fault) => Finding::failed(ITEM, fault.error.to_string()),
+        let tried = match self.store(&[message], Verdict::RollBack).await {
+            Ok(_) => self.trial().await,
+            Err(fault) => Err(fault),
+        };
+        tried.map_or_else(|fault| Finding::failed(TRIAL, fault.error.to_string()), Finding::of_trial)
+    }
+}
+
+impl Finding {
+    /// Tells the result of a trial.
+    pub(crate) fn of_trial(trial: Trial) -> Self {
+        match trial {
+            Trial::Stored => Self::ok(TRIAL, "a row went through the inbox, and was rolled back"),
+            Trial::Refused => Self::warning(
+                TRIAL,
+                "checks of the target refused the trial's row, so triggers after them were not tried. Insert one event \
+                 that becomes a row: later trials copy it",
+            ),
         }
     }
 }

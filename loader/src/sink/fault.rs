@@ -7,16 +7,18 @@ use tokio_postgres::error::{DbError, Error as PgError, SqlState};
 
 use crate::error::Error;
 
-/// What can be done about a fault.
+/// The remedy for a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The connection is lost, or the server is not the one to write to: connect anew and try again.
+    /// The connection is lost, or the server is not the one to write to: connect again and retry.
     Connection,
-    /// Something is in the way that will go by itself, or that someone will see to: try again.
+    /// The server lacks something that comes back by itself, or that someone sees to: retry.
     Passing,
-    /// The server refuses what it was sent: one message of the batch may be the cause.
+    /// The server refuses the batch. A trial tells whether a message or the set-up is the cause.
     Refused,
-    /// Trying again does not mend it.
+    /// The server takes no events from this loader: wait until a trial works.
+    Setup,
+    /// Retrying does not help.
     Final,
 }
 
@@ -32,6 +34,8 @@ pub(crate) struct Fault {
 pub(super) const CONNECTION: &str = "connection";
 /// It took too long.
 pub(super) const TIMEOUT: &str = "timeout";
+/// COMMIT took too long.
+pub(super) const COMMIT: &str = "commit";
 /// The inbox did not account for every event.
 pub(super) const COUNT: &str = "count";
 /// The database is not set up for the loader.
@@ -43,8 +47,9 @@ impl From<Fault> for Error {
     }
 }
 
-/// Classes and codes of SQLSTATE, the first that a code begins with decides. See appendix A of the manual.
-const KINDS: [(&str, Kind); 26] = [
+/// Classes and codes of SQLSTATE: the first that a code begins with decides. Any other code means that the server refuses the
+/// batch, since a trigger can raise it for one message. See appendix A of the manual.
+const KINDS: [(&str, Kind); 19] = [
     // Connection exceptions; the server shuts down, has crashed, or is not up yet; the database is being dropped.
     ("08", Kind::Connection),
     ("57P01", Kind::Connection),
@@ -52,11 +57,12 @@ const KINDS: [(&str, Kind); 26] = [
     ("57P03", Kind::Connection),
     ("57P05", Kind::Connection),
     // A session ended for being idle in a transaction, or too long in one; one that an error has left in a transaction; one
-    // that does not know our statements, as behind a pooler.
+    // that does not know our statements, or has one of another program's by the same name, as behind a pooler.
     ("25P03", Kind::Connection),
     ("25P04", Kind::Connection),
     ("25P02", Kind::Connection),
     ("26", Kind::Connection),
+    ("42P05", Kind::Connection),
     // A standby, or a primary that is one no more.
     ("25006", Kind::Connection),
     // Serialization failures and deadlocks; a lock not available, an object in use; cancelled, by a timeout most often.
@@ -67,18 +73,27 @@ const KINDS: [(&str, Kind); 26] = [
     // Too little of something: disk, memory, connections.
     ("53", Kind::Passing),
     ("58", Kind::Passing),
-    // Not allowed, not there, not such, not set up so.
-    ("0A", Kind::Final),
-    ("28", Kind::Final),
-    ("3D", Kind::Final),
-    ("3F", Kind::Final),
-    ("42", Kind::Final),
-    ("55", Kind::Final),
-    ("57P04", Kind::Final),
-    ("F0", Kind::Final),
-    ("XX001", Kind::Final),
-    ("XX002", Kind::Final),
+    // Corrupted data or index.
+    ("XX001", Kind::Passing),
+    ("XX002", Kind::Passing),
 ];
+
+/// Codes that no message causes: resources of the server (disk, connections, a configured limit), a lock, a COMMIT that was
+/// answered with a warning or not in time.
+const NO_MESSAGES: [&str; 7] = ["53000", "53100", "53300", "53400", "55P03", "01000", COMMIT];
+
+impl Fault {
+    /// There is no connection.
+    pub(crate) fn no_connection() -> Self {
+        let error = Error::Database("there is no connection".into());
+        Self { kind: Kind::Connection, error, code: CONNECTION.into() }
+    }
+
+    /// Whether a message can be the cause.
+    pub(crate) fn can_be_a_message(&self) -> bool {
+        !NO_MESSAGES.contains(&self.code.as_str())
+    }
+}
 
 pub(super) fn kind(error: &PgError) -> Kind {
     match error.code() {
@@ -106,7 +121,7 @@ fn kind_of(code: &str) -> Kind {
 /// triggers quote values.
 pub(super) fn describe(error: &PgError) -> String {
     if let Some(db) = error.as_db_error() {
-        if kind(error) == Kind::Refused || may_quote(db) {
+        if may_quote(db) {
             return told_without_words(db);
         }
         let hint = db.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
@@ -133,10 +148,19 @@ fn names_what_it_misses(db: &DbError) -> bool {
     (is_of("42") && db.routine() != Some("aclcheck_error")) || is_of("3D") || is_of("3F")
 }
 
-/// Whether the message, whatever its code, may hold a value: a function of PL/pgSQL or PL/Python can raise any code with any
-/// words, and a syntax error quotes the statement that a function has put together.
+/// Classes of SQLSTATE that are about what is allowed, there and set up. Together with the codes in `KINDS`, these have messages
+/// that quote no value, if Postgres itself raises them.
+const SETUP_CLASSES: [&str; 8] = ["0A", "28", "3D", "3F", "42", "55", "57", "F0"];
+
+/// Whether the message can hold a value. A function of PL/pgSQL or PL/Python can raise any code with any words, and a syntax
+/// error quotes the statement that a function has put together.
 fn may_quote(db: &DbError) -> bool {
-    matches!(db.routine(), Some("exec_stmt_raise" | "PLy_elog_impl")) || *db.code() == SqlState::SYNTAX_ERROR
+    let code = db.code().code();
+    let is_about_values =
+        kind_of(code) == Kind::Refused && !SETUP_CLASSES.iter().any(|class| code.starts_with(class));
+    matches!(db.routine(), Some("exec_stmt_raise" | "PLy_elog_impl"))
+        || *db.code() == SqlState::SYNTAX_ERROR
+        || is_about_values
 }
 
 /// What the server refused, told without its message: that of a type's input function or of a trigger may quote the
@@ -188,6 +212,7 @@ mod tests {
             ("25006", Kind::Connection),
             ("25P04", Kind::Connection),
             ("26000", Kind::Connection),
+            ("42P05", Kind::Connection),
             ("57P01", Kind::Connection),
             ("40001", Kind::Passing),
             ("40P01", Kind::Passing),
@@ -198,8 +223,8 @@ mod tests {
             ("23505", Kind::Refused),
             ("P0001", Kind::Refused),
             ("XX000", Kind::Refused),
-            ("42501", Kind::Final),
-            ("55000", Kind::Final),
+            ("42501", Kind::Refused),
+            ("55000", Kind::Refused),
         ] {
             assert_eq!(kind_of(code), expected, "{code}");
         }

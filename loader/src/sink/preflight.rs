@@ -2,49 +2,62 @@
 //! whenever a connection is made.
 //!
 //! All of it reads catalogs that every role can read: the loader's role may INSERT into the inbox and nothing
-//! else.
+//! else. The queries run under a `Catalog`. The statements of a batch don't, and name everything with its schema.
 
-use tokio_postgres::types::Oid;
+use tokio_postgres::types::{Oid, Type};
 use tokio_postgres::{Client, Row};
 
+use super::catalog::Catalog;
+use super::durability;
 use super::fault::{self, Fault, Kind, describe};
+use super::identity::{Identity, KnownInbox};
+use super::relations::DEFINITION;
 use super::rights;
 use crate::error::Error;
 use crate::finding::Finding;
 
 /// The statements that batches are stored with, naming things as the catalog does.
 pub(super) struct Statements {
+    /// Begins a transaction, and reads which view the inbox is and the number of the session's last inbox statement, in one
+    /// round trip.
     pub(super) begin: String,
+    pub(super) trial: String,
     pub(super) copy: String,
     pub(super) counts: String,
+    /// Reads why events were rejected, by class.
     pub(super) classes: String,
 }
 
 /// The columns of an inbox, in the order of the COPY data.
 const COLUMNS: [(&str, &str); 3] = [("message_id", "uuid"), ("sent_at", "timestamptz"), ("body", "text")];
 
-/// Where `synchronous_commit` is off, COMMIT is answered before the batch is on disk, and the messages would be deleted:
-/// a crash would lose them. For each transaction, since the setting can change while the loader runs, and behind a
-/// connection pooler the session can.
+/// Raises `synchronous_commit` to `on` for one transaction. Under `off` COMMIT is answered before the batch is on disk;
+/// under `local` and `remote_write` before a synchronous standby has flushed it. A crash or a failover would then lose
+/// messages that were deleted. It is part of each transaction: the setting can change while the loader runs, and a pooler
+/// can change the session.
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
-    WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+    WHERE NOT pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) ANY ('{on,remote_apply}')";
 
 /// A duplicate is deleted as well, and the row that it doubles must be as safe then as a new one. It may not be: its
 /// COMMIT may still wait for a synchronous standby, or have been broken off in that. COMMIT of a transaction that wrote
 /// nothing waits for nobody; with this in it, it waits for all WAL before it.
-const DURABLE_TOO: &str =
-    "CASE WHEN duplicate > 0 THEN pg_catalog.pg_logical_emit_message(true, 'pg_mask', '') END::text";
+const DURABLE_TOO: &str = "CAST(CASE WHEN duplicate OPERATOR(pg_catalog.>) 0
+    THEN pg_catalog.pg_logical_emit_message(true, 'pg_mask', '') END AS pg_catalog.text)";
+
+/// The lookup of a name on the role's own search path.
+const NAMED: &str = "SELECT CAST(pg_catalog.to_regclass($1) AS pg_catalog.oid)";
 
 const SESSION: &str = "
     SELECT current_user::text, current_database()::text, pg_is_in_recovery(),
            current_setting('transaction_read_only') = 'on',
-           current_setting('session_replication_role'),
-           current_setting('synchronous_commit') = 'off', current_setting('server_version')";
+           current_setting('session_replication_role'), current_setting('synchronous_commit'),
+           current_setting('server_version')";
 
 const EXTENSION: &str = "
     SELECT e.oid, n.oid, quote_ident(n.nspname), n.nspname::text, e.extversion, has_schema_privilege(n.oid, 'USAGE'),
            (SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p
-            WHERE p.pronamespace = n.oid AND p.proname = 'inbox_counts' AND p.pronargs = 0)
+            WHERE p.pronamespace = n.oid AND p.proname = 'inbox_counts' AND p.pronargs = 0),
+           EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname = 'try_inbox')
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_mask'";
 
@@ -61,9 +74,20 @@ const INBOX: &str = "
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
            (SELECT bool_and(has_column_privilege(c.oid, a.attnum, 'INSERT')) FROM pg_attribute a
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY ($3)),
-           c.relowner::regrole::text, (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = c.relowner)
+           c.relowner::regrole::text, (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = c.relowner), c.relowner,
+           quote_literal(quote_ident(n.nspname) || '.' || quote_ident(c.relname))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = $1";
+
+/// The schemas of the role's search path.
+const PATH: &str = "SELECT CAST(pg_catalog.current_schemas(false) AS pg_catalog.text[])";
+
+/// Schemas on the path `$3` that have a view named like the inbox `$1`, if there are several. A name `$2` that means something
+/// without the path has a schema.
+const AMBIGUOUS: &str = "
+    SELECT string_agg(quote_ident(n.nspname), ', ' ORDER BY n.nspname)
+    FROM pg_class i JOIN pg_class c ON c.relname = i.relname JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.oid = $1 AND to_regclass($2) IS NULL AND c.relkind = 'v' AND n.nspname = ANY ($3) HAVING count(*) > 1";
 
 /// Schemas that have a relation of this name, to help where it is not on the search path.
 const ELSEWHERE: &str = "
@@ -71,40 +95,47 @@ const ELSEWHERE: &str = "
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relname = $1 AND c.relkind = 'v'";
 
-/// By what the target finds a message again. The definition of an inbox is the argument of its row trigger; names are
-/// looked up without the rights that `to_regclass` asks for.
-const TARGET: &str = "
-    SELECT definition ->> 'target', target.relkind IN ('r', 'p'), columns.message_id IS NOT NULL,
-           EXISTS (SELECT FROM pg_index i
-                   JOIN LATERAL (
-                       SELECT array_agg(a.attname::text) AS names FROM pg_attribute a
-                       WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
-                   ) AS key ON true
-                   WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-                     AND i.indpred IS NULL AND i.indexprs IS NULL AND key.names && columns.message_id AND key.names <@ columns.of_message)
-    FROM (
-        -- Others may have put triggers of their own on the view. The limit keeps theirs from being read.
-        SELECT t.tgargs FROM pg_trigger t
-        JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid
-             AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = $2 AND d.deptype = 'e'
-        WHERE t.tgrelid = $1 AND t.tgtype & 64 <> 0 AND t.tgnargs = 1 LIMIT 1
-    ) AS t
-    CROSS JOIN LATERAL (SELECT convert_from(rtrim(t.tgargs, '\\x00'::bytea), 'UTF8')::jsonb AS definition) AS d
-    CROSS JOIN LATERAL (
-        SELECT array_agg(key) FILTER (WHERE value = '\"message_id\"') AS message_id,
-               array_agg(key) FILTER (WHERE value IN ('\"message_id\"', '\"sent_date\"', '\"sent_at\"')) AS of_message
-        FROM jsonb_each(definition -> 'rules')
-    ) AS columns
-    LEFT JOIN LATERAL (
-        SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE ARRAY[n.nspname, c.relname]::text[] = parse_ident(definition ->> 'target')
-    ) AS target ON true";
+/// By what the target finds a message again. Names are looked up without the rights that `to_regclass` asks for.
+fn target_of_inbox() -> String {
+    format!(
+        "SELECT definition ->> 'target', target.relkind IN ('r', 'p'), columns.message_id IS NOT NULL,
+                EXISTS (SELECT FROM pg_index i
+                        JOIN LATERAL (
+                            SELECT array_agg(a.attname::text) AS names FROM pg_attribute a
+                            WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+                        ) AS key ON true
+                        WHERE i.indrelid = target.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+                          AND i.indpred IS NULL AND i.indexprs IS NULL
+                          AND key.names && columns.message_id AND key.names <@ columns.of_message)
+         FROM ({DEFINITION}) AS d
+         CROSS JOIN LATERAL (
+             SELECT array_agg(key) FILTER (WHERE value = '\"message_id\"') AS message_id,
+                    array_agg(key) FILTER (WHERE value IN ('\"message_id\"', '\"sent_date\"', '\"sent_at\"')) AS of_message
+             FROM jsonb_each(definition -> 'rules')
+         ) AS columns
+         LEFT JOIN LATERAL (
+             SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE ARRAY[n.nspname, c.relname]::text[] = parse_ident(definition ->> 'target')
+         ) AS target ON true"
+    )
+}
 
 /// What the items of an inbox are about.
 pub(super) struct Found {
     pub(super) statements: Statements,
     /// The inbox.
-    pub(super) inbox: Oid,
+    pub(super) inbox: Identity,
+    /// Its name, quoted and with its schema.
+    pub(super) name: String,
+}
+
+/// The names and the identity of an inbox.
+struct Inbox {
+    identity: Identity,
+    /// Quoted and with its schema.
+    name: String,
+    /// The name as an SQL literal.
+    literal: String,
 }
 
 /// The extension, as it is in this database.
@@ -122,10 +153,18 @@ struct Session {
 }
 
 /// Looks at the session, the extension and the inbox, and returns the statements to use. What is found goes to `findings`,
-/// and the last of them is why there are none.
-pub(super) async fn run(client: &Client, inbox: &str, findings: &mut Vec<Finding>) -> Result<Found, Fault> {
-    let mut look = Look { client, findings, item: "database.session" };
-    let found = look.all(inbox).await;
+/// and the last of them is why there are none. An inbox other than the known one is an error.
+pub(super) async fn run(
+    client: &mut Client,
+    inbox: &str,
+    known: &KnownInbox,
+    findings: &mut Vec<Finding>,
+) -> Result<Found, Fault> {
+    let named = find(client, inbox).await;
+    let path = client.query_typed_one(PATH, &[]).await.and_then(|row| row.try_get(0)).map_err(unexpected)?;
+    let catalog = Catalog::open(client).await.map_err(unexpected)?;
+    let mut look = Look { catalog, findings, item: "database.session" };
+    let found = look.all(inbox, named, path, known).await;
     if let Err(fault) = &found {
         let failed = Finding::failed(look.item, fault.error.to_string());
         look.findings.push(failed);
@@ -133,34 +172,55 @@ pub(super) async fn run(client: &Client, inbox: &str, findings: &mut Vec<Finding
     found
 }
 
+/// Returns the view that a name means to the role, if any.
+pub(super) async fn find(client: &Client, inbox: &str) -> Result<Option<Oid>, tokio_postgres::Error> {
+    client.query_typed_one(NAMED, &[(&inbox, Type::TEXT)]).await?.try_get(0)
+}
+
 struct Look<'l> {
-    client: &'l Client,
+    catalog: Catalog<'l>,
     findings: &'l mut Vec<Finding>,
     /// What is looked at now.
     item: &'static str,
 }
 
 impl Look<'_> {
-    async fn all(&mut self, inbox: &str) -> Result<Found, Fault> {
+    async fn all(
+        &mut self,
+        inbox: &str,
+        named: Result<Option<Oid>, tokio_postgres::Error>,
+        path: Vec<String>,
+        known: &KnownInbox,
+    ) -> Result<Found, Fault> {
         let session = self.session().await?;
         let extension = self.extension(&session).await?;
         let schema = &extension.quoted;
-        let oid = self.find(inbox, &session).await?;
-        let name = self.examine(oid, &extension, &session.user).await?;
-        self.target(oid, &extension).await?;
+        let oid = self.named(inbox, named, known, &session).await?;
+        self.unambiguous(inbox, oid, path).await?;
+        let Inbox { identity, name, literal } = self.examine(oid, &extension, known, &session.user).await?;
+        self.target(oid).await?;
         self.item = "rights.unmask";
-        let finding = rights::of_pg_mask(self.client, &session.user, extension.schema, oid).await;
+        let finding = rights::of_pg_mask(&self.catalog, &session.user, extension.schema, oid).await;
         self.findings.push(finding.map_err(unexpected)?);
+        known.remember(identity, &name)?;
         let columns = COLUMNS.map(|(name, _)| name).join(", ");
+        let view = Identity::query(&literal);
         let statements = Statements {
-            begin: format!("BEGIN; {DURABLE}; SELECT statement FROM {schema}.inbox_counts()"),
+            begin: format!("BEGIN; {DURABLE}; {view}; SELECT statement FROM {schema}.inbox_counts()"),
+            // The second event takes the way of every event, with triggers that others have put on the inbox, and what
+            // those leave for COMMIT.
+            trial: format!(
+                "BEGIN; SELECT {schema}.try_inbox(CAST('{oid}' AS pg_catalog.regclass)); \
+                 INSERT INTO {name} ({columns}) VALUES (pg_catalog.gen_random_uuid(), pg_catalog.now(), '{{}}'); \
+                 SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK"
+            ),
             copy: format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)"),
             counts: format!(
                 "SELECT statement, stored, duplicate, rejected, {DURABLE_TOO} FROM {schema}.inbox_counts()"
             ),
             classes: format!("SELECT class, rejected FROM {schema}.inbox_reject_classes()"),
         };
-        Ok(Found { statements, inbox: oid })
+        Ok(Found { statements, inbox: identity, name })
     }
 
     fn ok(&mut self, message: String) {
@@ -172,7 +232,7 @@ impl Look<'_> {
     }
 
     async fn session(&mut self) -> Result<Session, Fault> {
-        let row = self.client.query_one(SESSION, &[]).await.map_err(unexpected)?;
+        let row = self.catalog.query_one(SESSION, &[]).await.map_err(unexpected)?;
         let (user, database): (String, String) = (get(&row, 0)?, get(&row, 1)?);
         self.ok(format!("role {user} in database {database}, PostgreSQL {}", get::<String>(&row, 6)?));
         self.item = "database.writable";
@@ -199,18 +259,22 @@ impl Look<'_> {
         }
         self.ok(format!("'{replication_role}': triggers fire"));
         self.item = "database.synchronous_commit";
-        if get(&row, 5)? {
-            self.warning("synchronous_commit is off; the loader turns it on for its own transactions".into());
+        let synchronous_commit: String = get(&row, 5)?;
+        if matches!(synchronous_commit.as_str(), "on" | "remote_apply") {
+            self.ok(format!("'{synchronous_commit}': COMMIT is answered once it is on disk, here and on synchronous standbys"));
         } else {
-            self.ok("a COMMIT that is answered is on disk".into());
+            self.warning(format!(
+                "synchronous_commit is '{synchronous_commit}'. The loader sets it to 'on' in its own transactions"
+            ));
         }
+        self.findings.extend(durability::check(&self.catalog).await.map_err(unexpected)?);
         Ok(Session { user, database })
     }
 
     async fn extension(&mut self, session: &Session) -> Result<Extension, Fault> {
         let Session { user, database } = session;
         self.item = "extension.installed";
-        let Some(row) = self.client.query_opt(EXTENSION, &[]).await.map_err(unexpected)? else {
+        let Some(row) = self.catalog.query_opt(EXTENSION, &[]).await.map_err(unexpected)? else {
             return refuse(format!(
                 "the extension pg_mask is not in database {database}: run CREATE EXTENSION pg_mask in it, as a \
                  superuser (or is it another database that is meant?)"
@@ -244,16 +308,39 @@ impl Look<'_> {
                      TO {user}"
                 ));
             }
+            Some(true) if !get::<bool>(&row, 7)? => {
+                return refuse("the pg_mask extension has no try_inbox(): ALTER EXTENSION pg_mask UPDATE");
+            }
             Some(true) => self.ok(format!("role {user} may call what it needs")),
         }
         Ok(Extension { oid: get(&row, 0)?, schema: get(&row, 1)?, quoted })
     }
 
-    async fn find(&mut self, inbox: &str, session: &Session) -> Result<Oid, Fault> {
+    /// Anyone who can create a schema named like the role can put an inbox before the one that is meant.
+    async fn unambiguous(&self, inbox: &str, oid: Oid, path: Vec<String>) -> Result<(), Fault> {
+        let several = self
+            .catalog
+            .query_opt(AMBIGUOUS, &[(&oid, Type::OID), (&inbox, Type::TEXT), (&path, Type::NAME_ARRAY)])
+            .await
+            .map_err(unexpected)?;
+        match several.map(|row| get::<String>(&row, 0)).transpose()? {
+            None => Ok(()),
+            Some(schemas) => refuse(format!(
+                "several views named {inbox} are on the search path, in schemas {schemas}: give --inbox its schema"
+            )),
+        }
+    }
+
+    async fn named(
+        &mut self,
+        inbox: &str,
+        named: Result<Option<Oid>, tokio_postgres::Error>,
+        known: &KnownInbox,
+        session: &Session,
+    ) -> Result<Oid, Fault> {
         let Session { user, database } = session;
         self.item = "inbox.exists";
-        let found = self.client.query_one("SELECT to_regclass($1)::oid", &[&inbox]).await;
-        let row = found.map_err(|e| {
+        let named = named.map_err(|e| {
             // A schema that the role may not use is an error here, and so is a name that is none.
             fault::of_storing(
                 &e,
@@ -264,10 +351,12 @@ impl Look<'_> {
                 ),
             )
         })?;
-        if let Some(oid) = get(&row, 0)? {
+        if let Some(oid) = named {
             return Ok(oid);
         }
-        let elsewhere = self.client.query_one(ELSEWHERE, &[&inbox]).await.map_err(unexpected)?;
+        known.check(None, inbox)?;
+        let elsewhere =
+            self.catalog.query_one(ELSEWHERE, &[(&inbox, Type::NAME)]).await.map_err(unexpected)?;
         match get::<Option<String>>(&elsewhere, 0)? {
             Some(schemas) => refuse(format!(
                 "there is no inbox {inbox} on the search path of role {user}, but in schema {schemas}: give \
@@ -280,12 +369,22 @@ impl Look<'_> {
         }
     }
 
-    /// Returns the inbox's name, quoted and with its schema.
-    async fn examine(&mut self, inbox: Oid, extension: &Extension, user: &str) -> Result<String, Fault> {
+    async fn examine(
+        &mut self,
+        inbox: Oid,
+        extension: &Extension,
+        known: &KnownInbox,
+        user: &str,
+    ) -> Result<Inbox, Fault> {
         let names = COLUMNS.map(|(name, _)| name).to_vec();
-        let row =
-            self.client.query_one(INBOX, &[&inbox, &extension.oid, &names]).await.map_err(unexpected)?;
+        let row = self
+            .catalog
+            .query_one(INBOX, &[(&inbox, Type::OID), (&extension.oid, Type::OID), (&names, Type::NAME_ARRAY)])
+            .await
+            .map_err(unexpected)?;
         let name: String = get(&row, 0)?;
+        let identity = Identity { view: inbox, owner: get(&row, 8)? };
+        known.check(Some(identity), &name)?;
         // Anything but a view with the extension's own trigger could write raw events to disk.
         if !get::<bool>(&row, 1)? || !get::<bool>(&row, 3)? {
             return refuse(format!(
@@ -323,13 +422,14 @@ impl Look<'_> {
         } else {
             self.ok(format!("events are written with the rights of {owner}"));
         }
-        Ok(name)
+        Ok(Inbox { identity, name, literal: get(&row, 9)? })
     }
 
     /// Whether a message that is delivered twice is found to be there.
-    async fn target(&mut self, inbox: Oid, extension: &Extension) -> Result<(), Fault> {
+    async fn target(&mut self, inbox: Oid) -> Result<(), Fault> {
         self.item = "inbox.unique_index";
-        let row = self.client.query_opt(TARGET, &[&inbox, &extension.oid]).await.map_err(unexpected)?;
+        let row =
+            self.catalog.query_opt(&target_of_inbox(), &[(&inbox, Type::OID)]).await.map_err(unexpected)?;
         // What is wrong with such an inbox shows when it is sent an event.
         let Some(row) = row else { return Ok(()) };
         let target: String = get::<Option<_>>(&row, 0)?.unwrap_or_default();

@@ -5,12 +5,14 @@ use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
-use tokio_postgres::Statement;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{Oid, Type};
 use uuid::Uuid;
 
+use super::catalog::{Catalog, Parameter, can_be_prepared};
 use super::fault::{self, Fault, Kind};
-use super::{connect, connecting};
+use super::{connect, connecting, preflight};
 use crate::error::Error;
 use crate::postgres::{LOGIN_TIMEOUT, Servers, Session};
 
@@ -65,8 +67,10 @@ impl fmt::Display for Redriven {
 /// The rejects of an inbox.
 pub(crate) struct Rejects {
     session: Session,
-    call: Statement,
-    inbox: String,
+    /// Calls `redrive_rejects`.
+    call: String,
+    /// The view that the inbox's name meant at the start: no other view takes its place between two batches.
+    inbox: Oid,
     which: Which,
     /// What is rejected once more was rejected after the run began, and is not taken again.
     before: SystemTime,
@@ -75,15 +79,17 @@ pub(crate) struct Rejects {
 
 impl Rejects {
     /// Connects.
-    pub(crate) async fn open(servers: &Servers, inbox: String, which: Which) -> Result<Self, Fault> {
+    pub(crate) async fn open(servers: &Servers, inbox: &str, which: Which) -> Result<Self, Fault> {
         let session = connect(servers).await?;
         let looked = Self::look(session, inbox, which);
         timeout(LOGIN_TIMEOUT, looked).await.map_err(|_| connecting::late(servers, LOGIN_TIMEOUT))?
     }
 
-    async fn look(session: Session, inbox: String, which: Which) -> Result<Self, Fault> {
-        let client = &session.client;
-        let row = client.query_opt(EXTENSION, &[]).await.map_err(|e| fault::of_looking(&e))?;
+    async fn look(mut session: Session, inbox: &str, which: Which) -> Result<Self, Fault> {
+        let client = &mut session.client;
+        let inbox = named(client, inbox).await;
+        let catalog = Catalog::open(client).await.map_err(|e| fault::of_looking(&e))?;
+        let row = catalog.query_opt(EXTENSION, &[]).await.map_err(|e| fault::of_looking(&e))?;
         let extension = row.map(|row| Ok((row.try_get::<_, String>(0)?, row.try_get::<_, bool>(1)?)));
         let schema = match extension.transpose().map_err(|e| fault::of_looking(&e))? {
             None => return Err(refuse("the extension pg_mask is not in this database")),
@@ -92,8 +98,8 @@ impl Rejects {
             }
             Some((schema, true)) => schema,
         };
-        let row = client
-            .query_one(TIMES, &[&which.older_than, &which.newer_than])
+        let row = catalog
+            .query_one(TIMES, &[(&which.older_than, Type::TEXT), (&which.newer_than, Type::TEXT)])
             .await
             .map_err(|e| of_intervals(&e))?;
         let times = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, Option<bool>>(2)?));
@@ -103,11 +109,17 @@ impl Rejects {
             // sign does not tell: it has months of 30 days.
             return Err(no_intervals());
         }
+        drop(catalog);
+        let inbox = inbox?;
         let call = format!(
             "SELECT taken, stored, duplicate, rejected
-             FROM {schema}.redrive_rejects($1::text::regclass, $2, $3, $4, $5, $6)"
+             FROM {schema}.redrive_rejects(
+                 CAST(CAST($1 AS pg_catalog.oid) AS pg_catalog.regclass), CAST($2 AS pg_catalog.text),
+                 CAST($3 AS pg_catalog.timestamptz), CAST($4 AS pg_catalog.timestamptz),
+                 CAST($5 AS pg_catalog.uuid[]), CAST($6 AS pg_catalog.int4)
+             )"
         );
-        let call = client.prepare(&call).await.map_err(|e| fault::of_preparing(&e))?;
+        can_be_prepared(client, [&call]).await.map_err(|e| fault::of_preparing(&e))?;
         Ok(Self { session, call, inbox, which, before, after })
     }
 
@@ -117,9 +129,8 @@ impl Rejects {
         result.map_err(|e| {
             let why = fault::describe_storing(&e);
             let advice = if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
-                ". It takes INSERT on the inbox and EXECUTE on redrive_rejects(), as login_redriver has for login_inbox"
-            } else if e.code() == Some(&SqlState::UNDEFINED_TABLE) {
-                ". Name the inbox by --inbox, with its schema where that is not on the search path"
+                ". It takes INSERT on the inbox and EXECUTE on redrive_rejects(), as login_redriver has for login_inbox. Where \
+                 the role has pg_mask.require_purpose, set PGOPTIONS='-c pg_mask.unmask_purpose=…'"
             } else {
                 ""
             };
@@ -133,9 +144,15 @@ impl Rejects {
     async fn attempt(&mut self, most: i32, keep: bool) -> Result<Redriven, tokio_postgres::Error> {
         let transaction = self.session.client.transaction().await?;
         let Which { reason, message_ids, .. } = &self.which;
-        let row = transaction
-            .query_one(&self.call, &[&self.inbox, reason, &self.before, &self.after, message_ids, &most])
-            .await?;
+        let parameters: [Parameter<'_>; 6] = [
+            (&self.inbox, Type::OID),
+            (reason, Type::TEXT),
+            (&self.before, Type::TIMESTAMPTZ),
+            (&self.after, Type::TIMESTAMPTZ),
+            (message_ids, Type::UUID_ARRAY),
+            (&most, Type::INT4),
+        ];
+        let row = transaction.query_typed_one(&self.call, &parameters).await?;
         let redriven = Redriven {
             taken: row.try_get(0)?,
             stored: row.try_get(1)?,
@@ -155,6 +172,17 @@ impl Rejects {
         let Session { client, connection, .. } = self.session;
         drop(client);
         _ = timeout(Duration::from_secs(1), connection).await;
+    }
+}
+
+/// The view that a name means on the role's search path.
+async fn named(client: &Client, inbox: &str) -> Result<Oid, Fault> {
+    match preflight::find(client, inbox).await {
+        Ok(Some(oid)) => Ok(oid),
+        Ok(None) => Err(refuse(&format!(
+            "there is no inbox {inbox}. Name the inbox by --inbox, with its schema where that is not on the search path"
+        ))),
+        Err(e) => Err(fault::of_looking(&e)),
     }
 }
 

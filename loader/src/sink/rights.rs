@@ -1,23 +1,26 @@
 //! Can the loader's role do more than it should? It needs INSERT on the inbox and nothing else, so that whoever takes its
 //! password can read nothing.
 
-use tokio_postgres::types::Oid;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::Error;
+use tokio_postgres::types::{Oid, Type};
 
+use super::catalog::Catalog;
 use crate::finding::Finding;
 
-/// Functions that give values away, or give anything to who guesses: they are not granted to PUBLIC, and a loader needs none.
-/// What a role may become by SET ROLE counts, inherited or not.
-const OF_PG_MASK: &str = "
-    WITH mine AS (SELECT m.oid, m.rolsuper FROM pg_roles m WHERE pg_has_role(m.oid, 'MEMBER'))
-    SELECT EXISTS (SELECT FROM mine WHERE rolsuper), pg_has_role(c.relowner, 'MEMBER'), c.relowner::regrole::text,
-           (SELECT array_agg(p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')' ORDER BY p.proname)
-            FROM pg_proc p
-            WHERE p.pronamespace = $1
-              AND EXISTS (SELECT FROM mine m WHERE has_function_privilege(m.oid, p.oid, 'EXECUTE'))
-              AND (p.proname IN ('unmask_pii', 'mask_pii_all', 'remask_pii', 'remask_column', 'redrive_rejects')
-                   OR p.proname = 'mask_pii' AND p.pronargs = 2))
-    FROM pg_class c WHERE c.oid = $2";
+/// The role itself, the inbox's owner, and the view of the extension that lists who can do what.
+const ROLE: &str = "
+    SELECT EXISTS (SELECT FROM pg_roles m WHERE m.rolsuper AND pg_has_role(m.oid, 'MEMBER')),
+           pg_has_role(c.relowner, 'MEMBER'), c.relowner::regrole::text,
+           format('%I.pii_privileges', n.nspname),
+           coalesce(has_table_privilege(to_regclass(format('%I.pii_privileges', n.nspname)), 'SELECT'), false)
+    FROM pg_namespace n, pg_class c WHERE n.oid = $1 AND c.oid = $2";
+
+/// Everything that the role can do with values, by itself, as a member of another role, or through PUBLIC, which is role 0.
+const PRIVILEGES: &str = "
+    SELECT p.privilege || ' (' || concat_ws(' ', p.way, 'on ' || p.object, 'through ' || p.through::text) || ')'
+    FROM {view} p
+    WHERE p.role IN (SELECT m.oid FROM pg_roles m WHERE m.rolname = current_user UNION ALL SELECT 0)
+    ORDER BY p.privilege, p.object, p.way";
 
 /// Whatever else it may do: attributes of the role, and rights on relations that are neither the system's nor an extension's.
 /// To insert into other inboxes is no more than to insert into this one.
@@ -66,15 +69,15 @@ const OTHERS: &str = "
 /// So many are named; of the rest there is a number.
 const NAMED: usize = 5;
 
-/// What the role may do with the inbox's owner and with the functions of the extension, whose schema is `schema`.
+/// Checks what the role can do with the inbox's owner and with values. `schema` is the extension's.
 pub(super) async fn of_pg_mask(
-    client: &Client,
+    catalog: &Catalog<'_>,
     user: &str,
     schema: Oid,
     inbox: Oid,
 ) -> Result<Finding, Error> {
     const ITEM: &str = "rights.unmask";
-    let row = client.query_one(OF_PG_MASK, &[&schema, &inbox]).await?;
+    let row = catalog.query_one(ROLE, &[(&schema, Type::OID), (&inbox, Type::OID)]).await?;
     if row.try_get(0)? {
         return Ok(Finding::warning(
             ITEM,
@@ -84,30 +87,41 @@ pub(super) async fn of_pg_mask(
             ),
         ));
     }
-    let functions: Vec<String> = row.try_get::<_, Option<_>>(3)?.unwrap_or_default();
-    if !functions.is_empty() {
-        return Ok(Finding::warning(
-            ITEM,
-            format!(
-                "role {user} may call {}, which a loader has no use for: REVOKE it, or the role that brings it",
-                some_of(&functions)
-            ),
-        ));
-    }
-    let owner: String = row.try_get(2)?;
     if row.try_get(1)? {
+        let owner: String = row.try_get(2)?;
         return Ok(Finding::warning(
             ITEM,
             format!("role {user} is a member of {owner}, which owns the inbox: REVOKE {owner} FROM {user}"),
         ));
     }
-    Ok(Finding::ok(ITEM, format!("role {user} can unmask nothing")))
+    let view: String = row.try_get(3)?;
+    if !row.try_get::<_, bool>(4)? {
+        return Ok(Finding::warning(
+            ITEM,
+            format!(
+                "role {user} cannot read {view}, which tells who can unmask: GRANT SELECT ON {view} TO {user}, or ALTER EXTENSION \
+                 pg_mask UPDATE where there is none"
+            ),
+        ));
+    }
+    let rows = catalog.query(&PRIVILEGES.replace("{view}", &view), &[]).await?;
+    let privileges = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    if privileges.is_empty() {
+        return Ok(Finding::ok(ITEM, format!("role {user} can unmask nothing")));
+    }
+    Ok(Finding::warning(
+        ITEM,
+        format!(
+            "role {user} can {}, which a loader has no use for: REVOKE it, or the role that brings it",
+            some_of(&privileges)
+        ),
+    ))
 }
 
 /// What the role may do besides, anywhere in the database. It looks at every relation.
-pub(super) async fn of_others(client: &Client, user: &str, inbox: Oid) -> Result<Finding, Error> {
+pub(super) async fn of_others(catalog: &Catalog<'_>, user: &str, inbox: Oid) -> Result<Finding, Error> {
     const ITEM: &str = "rights.others";
-    let row = client.query_one(OTHERS, &[&inbox]).await?;
+    let row = catalog.query_one(OTHERS, &[(&inbox, Type::OID)]).await?;
     if row.try_get(2)? {
         return Ok(Finding::skipped(ITEM, "a superuser may do everything"));
     }

@@ -1,7 +1,9 @@
 //! Counters that differ by a label whose values come from outside: codes of SQS and of `PostgreSQL`, classes of rejects.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use metrics::{Counter, Label, counter};
 
@@ -19,7 +21,20 @@ pub(super) struct ByValue {
     label: &'static str,
     /// ... and those that they have in common.
     common: Vec<Label>,
-    counters: Mutex<HashMap<String, Counter>>,
+    counters: Mutex<HashMap<String, Entry>>,
+}
+
+/// The counter of one value.
+struct Entry {
+    shown: Counter,
+    tally: Tally,
+}
+
+/// How often a value was counted, and when last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: u64,
+    pub(crate) last: Option<Instant>,
 }
 
 impl ByValue {
@@ -36,14 +51,33 @@ impl ByValue {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = is_code(value) && (counters.contains_key(value) || counters.len() < MOST);
         let value = if fits { value } else { OTHER };
-        if let Some(counter) = counters.get(value) {
-            return counter.increment(n);
+        if let Some(entry) = counters.get_mut(value) {
+            return entry.add(n);
         }
         let mut labels = self.common.clone();
         labels.push(Label::new(self.label, value.to_owned()));
-        let counter = counter!(self.name, labels);
-        counter.increment(n);
-        counters.insert(value.to_owned(), counter);
+        let mut entry = Entry { shown: counter!(self.name, labels), tally: Tally::default() };
+        entry.add(n);
+        counters.insert(value.to_owned(), entry);
+    }
+
+    /// Returns the values that were counted, the latest first.
+    pub(super) fn tallies(&self) -> Vec<(String, Tally)> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = counters.iter().filter(|(_, entry)| entry.tally.count > 0);
+        let mut tallies: Vec<_> = counted.map(|(value, entry)| (value.clone(), entry.tally)).collect();
+        tallies.sort_by_key(|(_, tally)| Reverse(tally.last));
+        tallies
+    }
+}
+
+impl Entry {
+    fn add(&mut self, n: u64) {
+        self.shown.increment(n);
+        if n > 0 {
+            self.tally.count += n;
+            self.tally.last = Some(Instant::now());
+        }
     }
 }
 
@@ -83,5 +117,15 @@ mod tests {
         assert_eq!(line("other"), format!("failures_total{{queue=\"q\",code=\"other\"}} {others}"));
         assert_eq!(shown.lines().filter(|line| line.starts_with("failures_total")).count(), MOST);
         assert!(!shown.contains("user-3") && !shown.contains("ip"), "{shown}");
+    }
+
+    #[test]
+    fn tallies_are_of_what_was_counted_the_latest_first() {
+        let family = ByValue::new("failures_total", "code", Vec::new(), &["timeout"]);
+        for code in ["23505", "23505", "40001"] {
+            family.add(code, 2);
+        }
+        let tallies: Vec<_> = family.tallies().into_iter().map(|(code, tally)| (code, tally.count)).collect();
+        assert_eq!(tallies, [("40001".to_owned(), 2), ("23505".to_owned(), 4)]);
     }
 }

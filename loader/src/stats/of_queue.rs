@@ -1,22 +1,29 @@
 //! The counters of one queue.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-use metrics::{Gauge, Label, counter, gauge};
+use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
 
 use super::by_value::ByValue;
 use super::{Count, OWN_CODES};
+use crate::message::Message;
 use crate::monitoring::name;
 
 /// What was done with one queue.
 pub(crate) struct OfQueue {
+    pub(crate) name: Box<str>,
     pub(super) received: Count,
+    redelivered: Counter,
+    received_bytes: Counter,
+    receive_duration: Histogram,
+    delete_duration: Histogram,
     pub(super) deleted: Count,
     pub(super) undeleted: AtomicU64,
     pub(super) extended: Count,
     pub(super) lapsed: Count,
-    receive_failures: ByValue,
-    delete_failures: ByValue,
+    pub(super) receive_failures: ByValue,
+    pub(super) delete_failures: ByValue,
     pollers: AtomicUsize,
     pollers_now: Gauge,
 }
@@ -28,7 +35,12 @@ impl OfQueue {
         let count = |name| Count::of(counter!(name, labels()));
         let by_code = |name| ByValue::new(name, "code", labels(), &OWN_CODES);
         Self {
+            name: queue.into(),
             received: count(name::RECEIVED),
+            redelivered: counter!(name::REDELIVERED, labels()),
+            received_bytes: counter!(name::RECEIVED_BYTES, labels()),
+            receive_duration: histogram!(name::RECEIVE_DURATION, labels()),
+            delete_duration: histogram!(name::DELETE_DURATION, labels()),
             deleted: count(name::DELETED),
             undeleted: AtomicU64::new(0),
             extended: count(name::EXTENSIONS),
@@ -43,6 +55,20 @@ impl OfQueue {
     /// Messages came from SQS.
     pub(crate) fn add_received(&self, messages: usize) {
         self.received.add(messages as u64);
+    }
+
+    /// A receive call brought messages.
+    pub(crate) fn add_receive_call(&self, messages: &[Message], took: Duration) {
+        self.add_received(messages.len());
+        self.redelivered
+            .increment(messages.iter().filter(|message| message.receive_count > 1).count() as u64);
+        self.received_bytes.increment(messages.iter().map(Message::size).sum::<usize>() as u64);
+        self.receive_duration.record(took);
+    }
+
+    /// SQS answered a delete call.
+    pub(crate) fn add_delete_call(&self, took: Duration) {
+        self.delete_duration.record(took);
     }
 
     /// A receive call failed.
@@ -88,7 +114,7 @@ impl OfQueue {
     }
 
     /// Tasks that receive.
-    pub(super) fn pollers(&self) -> usize {
+    pub(crate) fn pollers(&self) -> usize {
         self.pollers.load(Relaxed)
     }
 }

@@ -20,9 +20,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{are_wanted, variable};
+use crate::shutdown::TRACES_TIME;
 
 /// How long the end of a run may wait for the last spans to be sent.
-const FLUSH_TIME: Duration = Duration::from_secs(2);
+const FLUSH_TIME: Duration = TRACES_TIME;
 /// How long a request may take where `OTEL_EXPORTER_OTLP_TIMEOUT` does not say.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A collector that is away is told of at most so often.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Blocking, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::common::{OwnServers, SCHEMA};
+use crate::common::{OwnServers, PgBouncer, SCHEMA, Standby};
 use crate::disk::Disk;
 
 /// The role that the loaders log in as.
@@ -23,6 +23,10 @@ const REAPED_AFTER: Duration = Duration::from_secs(3);
 
 /// The database, and the real SQS server that was started with it.
 pub(crate) struct Database {
+    /// Before its primary, so that it ends first.
+    standby: Option<Standby>,
+    /// Whether the standby has taken over.
+    promoted: bool,
     pub(crate) servers: OwnServers,
     /// Where the table is; none where no file system can be mounted.
     pub(crate) disk: Option<Disk>,
@@ -40,7 +44,7 @@ impl Database {
         let folder = PathBuf::from(servers.setting("SERVERS_ROOT")).join("disk");
         let disk = disk_mib.and_then(|mib| Disk::mount(folder, mib, owner));
         let password = format!("{:016x}", fastrand::u64(..));
-        let database = Self { servers, disk, password, logs };
+        let database = Self { standby: None, promoted: false, servers, disk, password, logs };
         let client = database.session().await;
         for file in SCHEMA {
             client.batch_execute(file).await.unwrap();
@@ -60,14 +64,50 @@ impl Database {
         self.servers.setting("PGPORT").parse().unwrap()
     }
 
-    /// What a loader needs to reach it by the proxy at `port`.
+    /// Returns the URL by which a loader reaches it through the proxy at `port`, or the standby once that has taken over.
     pub(crate) fn url_by(&self, port: u16) -> String {
         let database = self.servers.setting("PGDATABASE");
-        format!("postgres://{ROLE}:{}@127.0.0.1:{port}/{database}", self.password)
+        let standby = self.standby.as_ref().map_or_else(String::new, |s| format!(",{}", s.address()));
+        format!("postgres://{ROLE}:{}@127.0.0.1:{port}{standby}/{database}", self.password)
+    }
+
+    /// A `PgBouncer` in front of the proxy at `port`.
+    pub(crate) async fn bouncer(&self, port: u16) -> PgBouncer {
+        let settings = "pool_mode = transaction\ndefault_pool_size = 4\nserver_login_retry = 1";
+        PgBouncer::start_before(&format!("host=127.0.0.1 port={port}"), ROLE, &self.password, settings).await
+    }
+
+    /// Starts a standby that each COMMIT waits for.
+    pub(crate) async fn start_standby(&mut self) {
+        let options = self.disk.as_ref().map(|disk| {
+            let mapped = disk.folder.with_file_name("disk_of_standby");
+            let (user, group) = owner(&self.servers);
+            fs::create_dir(&mapped).unwrap();
+            chown(&mapped, Some(user), Some(group)).unwrap();
+            format!("--tablespace-mapping={}={}", disk.folder.display(), mapped.display())
+        });
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.standby = Some(Standby::start_with(&self.servers, &options));
+        // After the copy, which would wait for a standby, too, once it is the primary.
+        let session = self.session().await;
+        session.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+        session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    }
+
+    /// Ends the primary for good. Its standby takes over.
+    pub(crate) fn promote(&mut self) {
+        if let Some(standby) = &self.standby {
+            standby.crash_primary(&self.servers);
+            standby.promote();
+            self.promoted = true;
+        }
     }
 
     /// A superuser's session, past the proxy. It may have to be waited for, where the server is recovering.
     pub(crate) async fn session(&self) -> Client {
+        if let Some(standby) = self.standby.as_ref().filter(|_| self.promoted) {
+            return standby.connect_to(self.servers.setting("PGDATABASE")).await;
+        }
         loop {
             match self.servers.try_connect().await {
                 Ok(client) => return client,
@@ -123,6 +163,8 @@ impl Database {
 
     /// Ends all sessions and starts the server anew.
     pub(crate) async fn restart(&self) {
+        // PostgreSQL 15 can hang if it is told to stop while it recovers from the crash of a backend.
+        drop(self.session().await);
         self.pg_ctl(&["restart", "-m", "fast"]).await;
     }
 

@@ -15,6 +15,9 @@ pub(crate) struct Form {
     pub(crate) backend_kills: usize,
     pub(crate) restarts: usize,
     pub(crate) disk_fills: usize,
+    pub(crate) credential_losses: usize,
+    /// Whether there is a synchronous standby, which takes over in the end.
+    pub(crate) has_standby: bool,
     /// Of each kind of fault of the network, on each side.
     pub(crate) cuts: usize,
     /// Between two faults.
@@ -48,6 +51,8 @@ impl Form {
             backend_kills: 1,
             restarts: 1,
             disk_fills: 1,
+            credential_losses: 1,
+            has_standby: false,
             cuts: 1,
             pause: (ms(50), ms(500)),
             slow: (ms(500), ms(1_000)),
@@ -69,6 +74,8 @@ impl Form {
             backend_kills: 4,
             restarts: 5,
             disk_fills: 2,
+            credential_losses: 3,
+            has_standby: true,
             cuts: 4,
             pause: (ms(200), ms(2_000)),
             slow: (ms(1_000), ms(4_000)),

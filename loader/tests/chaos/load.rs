@@ -1,5 +1,6 @@
 //! Messages: what is in them, where they wait, and how they come in bit by bit.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sqs_stub::{Faults, Options, Server};
@@ -50,6 +51,8 @@ pub(crate) fn number_in(text: &str) -> Option<usize> {
 pub(crate) struct Queues {
     pub(crate) stub: Server,
     pub(crate) sqs: Queue,
+    /// Access keys that the stub refuses.
+    refused: Mutex<Vec<String>>,
 }
 
 impl Queues {
@@ -61,7 +64,7 @@ impl Queues {
             r#"{{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:{DEAD_LETTERS}","maxReceiveCount":{TOO_OFTEN}}}"#
         );
         stub.create_queue(QUEUE, &[("RedrivePolicy", &policy)]).unwrap();
-        Self { stub, sqs: Queue::create(endpoint, QUEUE).await }
+        Self { stub, sqs: Queue::create(endpoint, QUEUE).await, refused: Mutex::default() }
     }
 
     /// Lets the stub make faults, or no more.
@@ -77,7 +80,14 @@ impl Queues {
             expire: 0.01,
             ..Faults::default()
         };
-        self.stub.set_faults(if on { faults } else { Faults::default() });
+        let expired_keys = self.refused.lock().unwrap().clone();
+        self.stub.set_faults(Faults { expired_keys, ..if on { faults } else { Faults::default() } });
+    }
+
+    /// Has the stub refuse an access key, besides its other faults.
+    pub(crate) fn refuse_key(&self, key: String) {
+        self.refused.lock().unwrap().push(key);
+        self.set_faults(true);
     }
 
     /// Sends portion `part` of `parts`, slowly.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::common::setting;
+use crate::common::{Metrics, setting};
 
 /// For how long messages are hidden. It is what a killed loader's messages are waited for, so little is good.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(8);
@@ -28,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) endpoint: String,
     pub(crate) database: String,
     pub(crate) logs: PathBuf,
+    /// A port for metrics. Then nobody reads the log.
+    pub(crate) unread_at: Option<u16>,
 }
 
 /// How the processes of one place have ended.
@@ -142,13 +145,12 @@ async fn keep_running(
 fn start(setup: &Setup, log: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loader"));
     command.env_clear().kill_on_drop(true);
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
-        command.env(name, setting(name));
-    }
+    command.env("AWS_REGION", setting("AWS_REGION"));
     let visibility = VISIBILITY.as_secs().to_string();
+    let credentials = credentials_file(&setup.logs);
     let variables = [
         ("AWS_CONFIG_FILE", "/dev/null"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap()),
         ("AWS_ENDPOINT_URL", &setup.endpoint),
         ("DATABASE_URL", &setup.database),
         ("PGCONNECT_TIMEOUT", "2"),
@@ -166,15 +168,54 @@ fn start(setup: &Setup, log: &Path) -> Child {
         ("LOADER_LOG_FORMAT", "json"),
     ];
     command.envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(log).unwrap()).spawn().unwrap()
+    match setup.unread_at {
+        // The pipe stays open with the child.
+        Some(port) => {
+            command.env("LOADER_METRICS_ADDRESS", format!("127.0.0.1:{port}")).stderr(Stdio::piped())
+        }
+        None => command.stderr(File::create(log).unwrap()),
+    };
+    command.spawn().unwrap()
 }
 
+/// Where the loaders read their AWS credentials.
+fn credentials_file(logs: &Path) -> PathBuf {
+    logs.with_file_name("chaos-credentials")
+}
+
+/// Gives the loaders an access key, or takes it away.
+pub(crate) fn set_credentials(logs: &Path, key: Option<&str>) {
+    let text = key.map_or_else(String::new, |key| {
+        format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
+    });
+    fs::write(credentials_file(logs), text).unwrap();
+}
+
+/// Lines that the loader whose metrics are at `port` has dropped from a log that nobody reads.
+pub(crate) async fn dropped_lines(port: u16) -> usize {
+    let metrics = Metrics::of(&format!("127.0.0.1:{port}")).await;
+    metrics.count("pg_mask_loader_log_lines_dropped_total", &[])
+}
+
+/// Failures of batches at a full disk, of the loader whose metrics are at `port`.
+pub(crate) async fn full_disks(port: u16) -> usize {
+    let address = format!("127.0.0.1:{port}");
+    if TcpStream::connect(&address).await.is_err() {
+        // It starts again.
+        return 0;
+    }
+    let metrics = Metrics::of(&address).await;
+    let (name, full) = ("pg_mask_loader_store_failures_total", [("sqlstate", "53100")]);
+    if metrics.text.contains("53100") { metrics.count(name, &full) } else { 0 }
+}
+
+/// Whether the loader with this log was ready, as far as somebody reads it.
 fn is_ready(log: &Path) -> bool {
-    fs::read_to_string(log).unwrap().contains(r#""message":"ready""#)
+    fs::read_to_string(log).is_ok_and(|log| log.contains(r#""message":"ready""#))
 }
 
 fn told(what: &str, status: ExitStatus, log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap();
+    let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(20)..];
     format!("{what}, with {status}; the end of {}:\n{}", log.display(), last.join("\n"))

@@ -43,6 +43,10 @@ pub(crate) enum Fault {
     RestartPostgres,
     /// No space left where the table is, until the loaders have seen it, and a little longer.
     FillDisk,
+    /// The file with the loaders' AWS credentials is empty for 4 s, while the stub refuses the old ones.
+    LoseCredentials,
+    /// The primary crashes and does not come back. Its synchronous standby takes over.
+    Promote,
     /// To all connections of a side.
     Cut(Side, Order),
     /// For so long.
@@ -59,6 +63,8 @@ impl fmt::Display for Fault {
             Self::KillBackend => write!(f, "kill -9 of a backend of PostgreSQL"),
             Self::RestartPostgres => write!(f, "restart of PostgreSQL"),
             Self::FillDisk => write!(f, "disk full"),
+            Self::LoseCredentials => write!(f, "no AWS credentials for a while"),
+            Self::Promote => write!(f, "failover to the standby"),
             Self::Cut(side, order) => write!(f, "{order:?} at {}", side.name()),
             Self::Slow(side, time) => write!(f, "slow for {:.1} s at {}", time.as_secs_f32(), side.name()),
             Self::Stall(side, time, is_reset) => {
@@ -86,6 +92,7 @@ pub(crate) fn steps(form: &Form, seed: u64) -> Vec<Step> {
     add(form.backend_kills, &mut || Fault::KillBackend);
     add(form.restarts, &mut || Fault::RestartPostgres);
     add(form.disk_fills, &mut || Fault::FillDisk);
+    add(form.credential_losses, &mut || Fault::LoseCredentials);
     for side in Side::ALL {
         add(form.cuts, &mut || Fault::Cut(side, Order::Reset));
         add(form.cuts, &mut || Fault::Cut(side, Order::Truncate(direction(&mut random))));
@@ -94,6 +101,8 @@ pub(crate) fn steps(form: &Form, seed: u64) -> Vec<Step> {
         add(form.cuts, &mut || Fault::Stall(side, between(&mut random, form.stall), random.bool()));
     }
     random.shuffle(&mut faults);
+    // The faults of PostgreSQL are all made to the primary, so this is the last.
+    faults.extend(form.has_standby.then_some(Fault::Promote));
     faults.into_iter().map(|fault| Step { pause: between(&mut random, form.pause), fault }).collect()
 }
 

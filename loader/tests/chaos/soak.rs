@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::check;
 use crate::database::{Database, ROLE};
 use crate::load::{QUEUE, Queues, body};
-use crate::loaders::{Place, Setup};
+use crate::loaders::{Place, Setup, set_credentials};
 use crate::proxy::{Order, Proxy};
 use crate::storm::folder_for_logs;
 
@@ -36,6 +36,7 @@ async fn a_loader_that_runs_on_and_on_takes_no_more_and_more() {
     let time = Duration::from_secs_f64(minutes * 60.0);
     let logs = folder_for_logs("soak");
     let database = Database::start(None, logs.clone()).await;
+    set_credentials(&logs, Some("soak"));
     let queues = Queues::make(database.servers.setting("AWS_ENDPOINT_URL"), 1).await;
     queues.stub.set_faults(mild_faults());
     let (sqs, postgres) =
@@ -46,6 +47,7 @@ async fn a_loader_that_runs_on_and_on_takes_no_more_and_more() {
         endpoint: sqs.url(),
         database: database.url_by(postgres.port),
         logs,
+        unread_at: None,
     });
     let session = database.session().await;
 

@@ -1,6 +1,7 @@
 //! A run: loaders at work, messages that come in, and one fault after the other.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::check;
+use crate::common::PgBouncer;
 use crate::database::Database;
 use crate::form::Form;
 use crate::load::{QUEUE, Queues};
@@ -23,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(3);
 const DISK_FULL: &str = "SQLSTATE 53100";
 /// How long a fault of the network waits for a connection that it can hit.
 const HIT_WITHIN: Duration = Duration::from_secs(2);
+/// How long the credentials are gone.
+const NO_CREDENTIALS: Duration = Duration::from_secs(4);
 
 /// What a run is made of.
 struct Storm {
@@ -32,12 +36,22 @@ struct Storm {
     queues: Arc<Queues>,
     /// In the order of `Side::ALL`.
     proxies: [Proxy; 3],
-    /// Of the stub's loader, the real server's, and a second one at the stub for part of the time.
+    /// Places of the stub's loader, the real server's, and a second one at the stub for part of the time, which reaches
+    /// `PostgreSQL` through `PgBouncer`.
     places: Vec<Place>,
+    /// Place of one more loader at the stub. Nobody reads its log.
+    unread: Place,
+    /// Port of its metrics.
+    unread_at: u16,
+    bouncer: PgBouncer,
+    /// Access keys that the loaders have had.
+    keys: usize,
+    /// Whether a loader has met a full disk.
+    met_full_disk: bool,
     /// How many of the places have a loader that is not told to stop.
     at_work: usize,
-    /// kill -9 of all of Postgres, of a backend, restarts, disk full.
-    done: [usize; 4],
+    /// kill -9 of all of Postgres, of a backend, restarts, disk full, credentials lost, failovers.
+    done: [usize; 6],
 }
 
 /// Runs it all and reports what was done.
@@ -49,9 +63,10 @@ pub(crate) async fn run(form: Form, seed: u64, logs: PathBuf) {
     storm.calm();
 
     let session = storm.database.session().await;
-    let places = &storm.places;
-    check::until_empty(&storm.queues, &session, || places.iter().any(Place::has_failed)).await;
+    check::until_empty(&storm.queues, &session, || storm.has_failed()).await;
+    let dropped_lines = loaders::dropped_lines(storm.unread_at).await;
     let mut ends = Ends::default();
+    storm.places.push(storm.unread);
     for place in storm.places {
         let Ends { killed, not_started, stopped } = place.end().await;
         ends.killed += killed;
@@ -67,6 +82,8 @@ pub(crate) async fn run(form: Form, seed: u64, logs: PathBuf) {
         proxies: &storm.proxies,
         stub: storm.queues.stub.counters(),
         logs: Logs::read(&storm.logs),
+        dropped_lines,
+        met_full_disk: storm.met_full_disk,
         done: storm.done,
     };
     crate::say(&report.table());
@@ -76,7 +93,11 @@ pub(crate) async fn run(form: Form, seed: u64, logs: PathBuf) {
 
 impl Storm {
     async fn make(form: Form, seed: u64, logs: PathBuf) -> Self {
-        let database = Database::start(Some(form.disk_mib), logs.clone()).await;
+        let mut database = Database::start(Some(form.disk_mib), logs.clone()).await;
+        if form.has_standby {
+            database.start_standby().await;
+        }
+        loaders::set_credentials(&logs, Some(&key(0)));
         let endpoint = database.servers.setting("AWS_ENDPOINT_URL").to_owned();
         let queues = Queues::make(&endpoint, seed).await;
         let proxies = [
@@ -84,29 +105,49 @@ impl Storm {
             Proxy::start_before_url(&endpoint).await,
             Proxy::start(database.port()).await,
         ];
-        let mut storm = Self {
+        let port = proxies[Side::Postgres as usize].port;
+        let setup = |name, side: Side, unread_at| Setup {
+            name,
+            queue: QUEUE,
+            endpoint: proxies[side as usize].url(),
+            database: database.url_by(port),
+            logs: logs.clone(),
+            unread_at,
+        };
+        let unread_at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let places = [setup("stub", Side::Stub, None), setup("sqs", Side::Sqs, None)];
+        let unread = setup("unread", Side::Stub, Some(unread_at));
+        Self {
+            bouncer: database.bouncer(port).await,
+            places: places.map(Place::start).into(),
+            unread: Place::start(unread),
+            unread_at,
+            keys: 1,
+            met_full_disk: false,
             form,
             logs,
             database,
             queues: Arc::new(queues),
             proxies,
-            places: Vec::new(),
             at_work: 2,
-            done: [0; 4],
-        };
-        storm.places = vec![storm.place("stub", Side::Stub), storm.place("sqs", Side::Sqs)];
-        storm
+            done: [0; 6],
+        }
     }
 
-    fn place(&self, name: &'static str, side: Side) -> Place {
-        let setup = Setup {
-            name,
+    /// A second loader at the stub, behind `PgBouncer`.
+    fn second(&self) -> Place {
+        Place::start(Setup {
+            name: "second",
             queue: QUEUE,
-            endpoint: self.proxy(side).url(),
-            database: self.database.url_by(self.proxy(Side::Postgres).port),
+            endpoint: self.proxy(Side::Stub).url(),
+            database: self.database.url_by(self.bouncer.port),
             logs: self.logs.clone(),
-        };
-        Place::start(setup)
+            unread_at: None,
+        })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.places.iter().chain([&self.unread]).any(Place::has_failed)
     }
 
     fn proxy(&self, side: Side) -> &Proxy {
@@ -128,7 +169,7 @@ impl Storm {
         for (number, step) in plan.iter().enumerate() {
             // For half of the time there is a second loader at the stub's queue.
             if number == parts / 4 {
-                self.places.push(self.place("second", Side::Stub));
+                self.places.push(self.second());
                 self.at_work = 3;
             }
             if number == parts * 3 / 4 {
@@ -141,7 +182,7 @@ impl Storm {
                 crate::say(&format!("{}/{parts}: {}", number + 1, step.fault));
             }
             self.make_fault(step.fault).await;
-            if self.places.iter().any(Place::has_failed) {
+            if self.has_failed() {
                 // Its end says why.
                 break;
             }
@@ -172,6 +213,11 @@ impl Storm {
                 self.done[2] += 1;
             }
             Fault::FillDisk => self.fill_disk().await,
+            Fault::LoseCredentials => self.lose_credentials().await,
+            Fault::Promote => {
+                self.database.promote();
+                self.done[5] += 1;
+            }
             Fault::Cut(side, order) => {
                 // Connections come and go, and some have nothing to say at the moment.
                 let proxy = self.proxy(side);
@@ -199,16 +245,31 @@ impl Storm {
 
     async fn fill_disk(&mut self) {
         let Some(disk) = &self.database.disk else { return };
-        let met = || loaders::count_in_logs(&self.logs, DISK_FULL);
-        let before = met();
+        let met = async || {
+            loaders::count_in_logs(&self.logs, DISK_FULL) + loaders::full_disks(self.unread_at).await
+        };
+        let before = met().await;
         disk.fill();
         let deadline = Instant::now() + PATIENCE;
-        while met() == before && Instant::now() < deadline && !self.places.iter().any(Place::has_failed) {
+        let mut is_met = false;
+        while !is_met && Instant::now() < deadline && !self.has_failed() {
             sleep(Duration::from_millis(200)).await;
+            is_met = met().await > before;
         }
+        self.met_full_disk |= is_met;
         sleep(Duration::from_secs(1)).await;
         disk.empty();
         self.done[3] += 1;
+    }
+
+    /// As a program does that renews credentials and empties their file first.
+    async fn lose_credentials(&mut self) {
+        loaders::set_credentials(&self.logs, None);
+        self.queues.refuse_key(key(self.keys - 1));
+        sleep(NO_CREDENTIALS).await;
+        loaders::set_credentials(&self.logs, Some(&key(self.keys)));
+        self.keys += 1;
+        self.done[4] += 1;
     }
 
     /// Ends all faults.
@@ -218,6 +279,11 @@ impl Storm {
             proxy.set_weather(Weather::Fair);
         }
     }
+}
+
+/// The access key that the loaders have in turn.
+fn key(number: usize) -> String {
+    format!("chaos{number}")
 }
 
 /// An empty folder for the loaders' logs, which stays when the test has failed.

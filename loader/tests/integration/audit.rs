@@ -1,8 +1,9 @@
 //! Who unmasked how much stands in the server's log, and nothing else of it.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-use crate::common::{World, eventually, setting};
+use crate::common::{OwnServers, SCHEMA, World, eventually, setting};
 
 /// Unmasks what it is given; `lent` does so with the rights of whoever made it.
 const FUNCTIONS: &str = "
@@ -78,6 +79,112 @@ async fn every_statement_that_unmasks_is_one_line_of_the_log() {
     .await;
 }
 
+#[tokio::test]
+async fn each_value_is_logged_for_the_purpose_under_which_it_was_unmasked() {
+    World::run(async |world| {
+        world.sql(FUNCTIONS).await;
+        world
+            .sql(
+                "CREATE FUNCTION why(mask text) RETURNS text LANGUAGE plpgsql SET pg_mask.unmask_purpose = 'why' AS
+                 $$ BEGIN RETURN unmask_pii(mask); END $$",
+            )
+            .await;
+        let session = world.session().await;
+        let start = format!("SET pg_mask.log_unmask = statement; SET application_name = '{}'", world.name);
+        session.batch_execute(&start).await.unwrap();
+        let set = "set_config('pg_mask.unmask_purpose', ";
+        for (statement, wanted) in [
+            ("SELECT unmask_pii(mask) FROM masks".to_owned(), vec![("10 values", "")]),
+            // Nothing in it begins or ends anything.
+            (
+                format!("SELECT {set}E'ticket\nLOG: \"4711\")', false); SELECT unmask_pii(mask) FROM masks"),
+                vec![("10 values", r#", purpose "ticket\nLOG: \"4711\")""#)],
+            ),
+            ("SET pg_mask.unmask_purpose = ' '; SELECT unmask_pii(mask) FROM masks".into(), vec![("10 values", "")]),
+            // One that changes in the middle of a statement …
+            (
+                format!("SELECT {set}'before' || n, false), unmask_pii(mask) FROM masks WHERE n <= 2"),
+                vec![("1 value", r#", purpose "before1""#), ("1 value", r#", purpose "before2""#)],
+            ),
+            (
+                format!("SELECT unmask_pii(mask), {set}'after' || n, false) FROM masks WHERE n <= 2"),
+                vec![("1 value", r#", purpose "before2""#), ("1 value", r#", purpose "after1""#)],
+            ),
+            // … or of a transaction, and one that is undone with it.
+            (
+                "BEGIN; SET LOCAL pg_mask.unmask_purpose = 'a'; SELECT unmask_pii(mask) FROM masks LIMIT 2;
+                 SAVEPOINT s; SET LOCAL pg_mask.unmask_purpose = 'b'; SELECT unmask_pii(mask) FROM masks LIMIT 3;
+                 ROLLBACK TO s; SELECT unmask_pii(mask) FROM masks LIMIT 4; COMMIT;
+                 SELECT unmask_pii(mask) FROM masks LIMIT 5"
+                    .into(),
+                vec![
+                    ("2 values", r#", purpose "a""#),
+                    ("3 values", r#", purpose "b""#),
+                    ("4 values", r#", purpose "a""#),
+                    ("5 values", r#", purpose "after2""#),
+                ],
+            ),
+            (
+                "SET pg_mask.unmask_purpose = 'mine'; SELECT unmask_pii(mask), why(mask) FROM masks LIMIT 1".into(),
+                vec![("1 value", r#", purpose "mine""#), ("1 value", r#", purpose "why""#)],
+            ),
+            // Before an error that takes the purpose back.
+            (
+                "BEGIN; SET LOCAL pg_mask.unmask_purpose = 'error';
+                 SELECT unmask_pii(mask), 1 / (n - 4) FROM masks ORDER BY n"
+                    .into(),
+                vec![("4 values", r#", purpose "error""#)],
+            ),
+            ("ROLLBACK; SET pg_mask.unmask_purpose = ''".into(), vec![]),
+        ] {
+            let before = lines(world).len();
+            let _ = session.batch_execute(&statement).await;
+            session.batch_execute("").await.unwrap();
+            let wanted: Vec<_> = wanted
+                .into_iter()
+                .map(|(values, purpose)| {
+                    format!(
+                        "pg_mask: role \"postgres\" unmasked {values} (database \"{0}\", application \"{0}\"{purpose})",
+                        world.name
+                    )
+                })
+                .collect();
+            assert_eq!(lines(world)[before..], wanted, "{statement}");
+        }
+    })
+    .await;
+}
+
+/// The server is one of this test's own, since it is left without shared memory.
+#[tokio::test]
+async fn values_are_unmasked_and_events_stored_without_room_for_statistics() {
+    let servers = OwnServers::start("no-room", &[]);
+    let session = servers.connect().await;
+    for file in SCHEMA {
+        session.batch_execute(file).await.unwrap();
+    }
+    // Locks take the shared memory that libraries are left, and do not give it back.
+    let fill = "DO $$ BEGIN
+                    FOR n IN 1..1000000 LOOP PERFORM pg_advisory_lock(n); END LOOP;
+                    RAISE 'there is no end to it';
+                EXCEPTION WHEN out_of_memory THEN PERFORM pg_advisory_unlock_all();
+                END $$";
+    session.batch_execute(fill).await.unwrap();
+
+    let session = servers.connect().await;
+    let value: String = session.query_one("SELECT unmask_pii('MTAuMC4wLjE=')", &[]).await.unwrap().get(0);
+    assert_eq!(value, "10.0.0.1");
+    session.batch_execute("INSERT INTO login_inbox (body) VALUES ('{\"ip\": \"10.0.0.1\"}')").await.unwrap();
+    let query =
+        "SELECT (SELECT stored + rejected FROM inbox_counts()), (SELECT count(*) FROM inbox_statistics),
+                        (SELECT count(*) FROM unmask_statistics)";
+    let counts = session.query_one(query, &[]).await.unwrap();
+    assert_eq!([counts.get::<_, i64>(0), counts.get(1), counts.get(2)], [1, 0, 0]);
+    // The error at which there is no room has left nothing behind: the session can still be cancelled.
+    let cancelled = session.batch_execute("SET statement_timeout = '100ms'; SELECT pg_sleep(5)").await;
+    assert_eq!(cancelled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+}
+
 /// What the log says of unmasking because of `statement`, without what is the same in each line.
 async fn logged(world: &World, session: &Client, statement: &str) -> Vec<String> {
     let before = lines(world).len();
@@ -108,7 +215,7 @@ fn end(world: &World) -> String {
 }
 
 /// The lines about unmasking in this test's database, none of which is followed by what else Postgres knows of a statement.
-fn lines(world: &World) -> Vec<String> {
+pub(crate) fn lines(world: &World) -> Vec<String> {
     let log = std::fs::read(setting("PGLOG")).unwrap();
     let log = String::from_utf8_lossy(&log);
     let mut found = Vec::new();

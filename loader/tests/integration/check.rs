@@ -27,6 +27,15 @@ async fn check(loader: Loader, code: i32) -> Value {
 }
 
 #[tokio::test]
+async fn http_to_another_machine_is_warned_of() {
+    World::run(async |world| {
+        let report = check(world.loader().at("http://sqs.invalid:9324"), 3).await;
+        assert_eq!(status(&report, "queue.transport"), "warning");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_check_says_of_every_item_how_it_stands() {
     World::run(async |world| {
         let report = check(world.loader(), 0).await;
@@ -38,6 +47,8 @@ async fn a_check_says_of_every_item_how_it_stands() {
             "database.writable",
             "database.session_replication_role",
             "database.synchronous_commit",
+            "database.fsync",
+            "database.standbys",
             "database.tls",
             "database.clock",
             "extension.installed",
@@ -48,10 +59,13 @@ async fn a_check_says_of_every_item_how_it_stands() {
             "inbox.insert",
             "inbox.owner",
             "inbox.unique_index",
+            "inbox.logged",
+            "inbox.schema",
             "inbox.trial",
             "rights.unmask",
             "rights.others",
             "aws.credentials",
+            "queue.transport",
             "queue.reachable",
             "queue.visibility",
             "queue.retention",
@@ -96,9 +110,9 @@ async fn a_check_warns_of_rights_that_a_loader_has_no_use_for() {
         let role = &world.name;
         for (grant, item, named) in [
             (format!("GRANT EXECUTE ON FUNCTION unmask_pii(text) TO {role}"), "rights.unmask", "unmask_pii(mask text)"),
-            (format!("GRANT SELECT ON user_logins TO {role}"), "rights.others", "SELECT on user_logins"),
-            (format!("GRANT UPDATE (locale) ON user_logins TO {role}"), "rights.others", "UPDATE on user_logins"),
-            (format!("GRANT SELECT ON login_inbox TO {role}"), "rights.others", "SELECT on login_inbox"),
+            (format!("GRANT SELECT ON user_logins TO {role}"), "rights.others", "SELECT on public.user_logins"),
+            (format!("GRANT UPDATE (locale) ON user_logins TO {role}"), "rights.others", "UPDATE on public.user_logins"),
+            (format!("GRANT SELECT ON login_inbox TO {role}"), "rights.others", "SELECT on public.login_inbox"),
             (format!("ALTER ROLE {role} CREATEDB"), "rights.others", "CREATEDB"),
             (format!("GRANT pg_read_all_data TO {role}"), "rights.others", "membership in pg_read_all_data"),
             (format!("CREATE SCHEMA s AUTHORIZATION {role}"), "rights.others", "CREATE on schema s"),
@@ -110,10 +124,44 @@ async fn a_check_warns_of_rights_that_a_loader_has_no_use_for() {
             (
                 format!("ALTER ROLE {role} NOINHERIT; GRANT INSERT ON login_inbox TO {role}; GRANT login_analyst TO {role}"),
                 "rights.others",
-                "SELECT on user_logins",
+                "SELECT on public.user_logins",
             ),
             (format!("ALTER ROLE {role} SUPERUSER"), "rights.unmask", "is a superuser, or may become one"),
+            (format!("GRANT login_owner TO {role}"), "rights.unmask", "is a member of login_owner, which owns the inbox"),
+            // By ways that are no grant of a function.
+            (
+                format!("GRANT TRIGGER ON user_logins TO {role}"),
+                "rights.unmask",
+                "unmask (TRIGGER on public.user_logins)",
+            ),
+            (
+                format!("GRANT REFERENCES ON user_logins TO {role}"),
+                "rights.unmask",
+                "unmask (REFERENCES on public.user_logins)",
+            ),
+            (
+                format!("GRANT TRIGGER ON login_inbox TO {role}"),
+                "rights.unmask",
+                "see events (TRIGGER on public.login_inbox)",
+            ),
+            (
+                format!("GRANT pg_read_server_files TO {role}"),
+                "rights.unmask",
+                "unmask (server files through pg_read_server_files)",
+            ),
+            (
+                "GRANT EXECUTE ON FUNCTION unmask_pii(text) TO PUBLIC".into(),
+                "rights.unmask",
+                "unmask (grant on public.unmask_pii(mask text))",
+            ),
+            (
+                format!("GRANT EXECUTE ON FUNCTION redrive_rejects TO {role}; GRANT INSERT ON login_inbox TO {role}"),
+                "rights.unmask",
+                "redrive (grant on public.login_inbox)",
+            ),
+            ("REVOKE SELECT ON pii_privileges FROM PUBLIC".into(), "rights.unmask", "cannot read public.pii_privileges"),
         ] {
+            let roles = if grant.contains("login_owner") { Some(World::lock_roles().await) } else { None };
             world.sql(&grant).await;
             let report = check(world.loader(), 0).await;
             assert_eq!(status(&report, item), "warning", "after {grant}");
@@ -122,15 +170,19 @@ async fn a_check_warns_of_rights_that_a_loader_has_no_use_for() {
                 .sql(&format!(
                     "REVOKE ALL ON FUNCTION unmask_pii(text) FROM {role}; REVOKE ALL ON user_logins FROM {role};
                      REVOKE UPDATE (locale) ON user_logins FROM {role}; REVOKE SELECT ON login_inbox FROM {role};
-                     ALTER ROLE {role} NOCREATEDB NOSUPERUSER INHERIT; REVOKE login_pii_reader, login_analyst FROM {role}; REVOKE pg_read_all_data FROM {role};
+                     REVOKE TRIGGER ON login_inbox FROM {role}; REVOKE ALL ON FUNCTION unmask_pii(text) FROM PUBLIC;
+                     REVOKE ALL ON FUNCTION redrive_rejects FROM {role}; GRANT SELECT ON pii_privileges TO PUBLIC;
+                     ALTER ROLE {role} NOCREATEDB NOSUPERUSER INHERIT;
+                     REVOKE login_pii_reader, login_analyst, login_owner, pg_read_all_data, pg_read_server_files FROM {role};
                      DROP SCHEMA IF EXISTS s"
                 ))
                 .await;
+            drop(roles);
         }
         // A role may serve several inboxes.
         world
             .sql(&format!(
-                "CREATE TABLE other (id uuid UNIQUE);
+                "CREATE TABLE other (id uuid UNIQUE); ALTER TABLE other OWNER TO login_owner;
                  SELECT attach_inbox('other_inbox', 'other', 'login_rejects', '{{\"id\": \"message_id\"}}');
                  GRANT INSERT ON other_inbox TO {role}"
             ))
@@ -235,6 +287,100 @@ async fn a_check_warns_of_clocks_that_differ() {
         let report = check(world.loader().through(&proxy), 0).await;
         assert_eq!(status(&report, "queue.clock"), "warning");
         assert!(message(&report, "queue.clock").contains("behind this machine's"), "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_check_and_a_start_warn_of_tables_that_a_crash_empties() {
+    World::run(async |world| {
+        world
+            .sql(
+                "CREATE TABLE parts (message_id uuid UNIQUE) PARTITION BY HASH (message_id);
+                 CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+                 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1)
+                     PARTITION BY HASH (message_id);
+                 CREATE TABLE parts_1_0 PARTITION OF parts_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+                 ALTER TABLE parts OWNER TO login_owner;
+                 SELECT attach_inbox('parts_inbox', 'parts', 'login_rejects', '{\"message_id\": \"message_id\"}');
+                 GRANT INSERT ON parts_inbox TO login_loader",
+            )
+            .await;
+        for (inbox, table) in [
+            ("login_inbox", "user_logins"),
+            ("login_inbox", "login_rejects"),
+            ("parts_inbox", "parts_1_0"),
+            ("parts_inbox", "login_rejects"),
+        ] {
+            let loader = || world.loader().env("LOADER_INBOX", inbox);
+            assert_eq!(status(&check(loader(), 0).await, "inbox.logged"), "ok", "{inbox}");
+            world.sql(&format!("ALTER TABLE {table} SET UNLOGGED")).await;
+            let report = check(loader(), 0).await;
+            assert_eq!(status(&report, "inbox.logged"), "warning", "{inbox} with {table}");
+            let words = [format!("public.{table} is UNLOGGED"), "SET LOGGED".into()];
+            assert!(words.iter().all(|word| message(&report, "inbox.logged").contains(word)), "{report}");
+            loader().options("--dry-run").end().await.expect(0).says(&[&words[0]]);
+            // Nobody waits for a lock of a partition, but for the trial.
+            let lock = world.session().await;
+            lock.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+            let report = check(loader().env("LOADER_STORE_TIMEOUT", "1"), 4).await;
+            assert!(message(&report, "inbox.logged").contains(&words[0]), "{report}");
+            lock.batch_execute("COMMIT").await.unwrap();
+            world.sql(&format!("ALTER TABLE {table} SET LOGGED")).await;
+        }
+        // By another name, under which the inbox does not take it, it is found too.
+        world.sql("ALTER TABLE user_logins SET UNLOGGED; ALTER TABLE user_logins RENAME TO renamed").await;
+        let report = check(world.loader(), 4).await;
+        assert!(message(&report, "inbox.logged").contains("public.renamed is UNLOGGED"), "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_check_warns_of_roles_that_can_replace_the_inbox() {
+    World::run(async |world| {
+        let (role, database) = (&world.name, &world.name);
+        let owner = format!("{}_owner", world.name);
+        let look = async |inbox: &str| {
+            let report = check(world.loader().env("LOADER_INBOX", inbox), 0).await;
+            (status(&report, "inbox.schema"), message(&report, "inbox.schema").to_owned())
+        };
+        let mut roles = None;
+        world.sql(&format!("CREATE ROLE {owner}; CREATE SCHEMA s; GRANT USAGE ON SCHEMA s TO PUBLIC")).await;
+        assert_eq!(look("login_inbox").await.0, "ok", "both are the superuser's");
+        for (change, inbox, expected) in [
+            // The schema public is pg_database_owner's.
+            (format!("ALTER DATABASE {database} OWNER TO {owner}"), "login_inbox", vec![&owner]),
+            (format!("GRANT {owner} TO {role}"), "login_inbox", vec![role, &owner]),
+            ("ALTER VIEW login_inbox SET SCHEMA s".into(), "s.login_inbox", vec![]),
+            (format!("ALTER SCHEMA s OWNER TO {owner}"), "s.login_inbox", vec![role, &owner]),
+            (format!("REVOKE {owner} FROM {role}"), "s.login_inbox", vec![&owner]),
+            ("ALTER SCHEMA s OWNER TO login_owner".into(), "s.login_inbox", vec![]),
+            // One that has the rights of the inbox's owner gains nothing.
+            (
+                format!("ALTER SCHEMA s OWNER TO {owner}; GRANT login_owner TO {owner}"),
+                "s.login_inbox",
+                vec![],
+            ),
+        ] {
+            if change.contains("GRANT login_owner") {
+                roles = Some(World::lock_roles().await);
+            }
+            world.sql(&change).await;
+            let (status, message) = look(inbox).await;
+            assert_eq!(
+                status,
+                if expected.is_empty() { "ok" } else { "warning" },
+                "after {change}: {message}"
+            );
+            if !expected.is_empty() {
+                let names: Vec<&str> = expected.iter().map(|name| name.as_str()).collect();
+                assert!(message.starts_with(&format!("{} can put", names.join(", "))), "{message}");
+                assert!(message.contains("ALTER SCHEMA"), "{message}");
+            }
+        }
+        world.sql(&format!("REVOKE login_owner FROM {owner}")).await;
+        drop(roles);
     })
     .await;
 }

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
-use sqs_stub::{Faults, Server};
+use futures_util::future::join_all;
+use sqs_stub::{Faults, KeyError, Server};
 
-use crate::common::{Loader, Proxy, Summary, World, event, eventually, setting};
+use crate::common::{Loader, Metrics, Proxy, Summary, World, event, eventually, setting};
 
 /// A web identity's token, which nothing may show.
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2FkZXIifQ.c2lnbmF0dXJl";
@@ -23,19 +25,24 @@ fn keyless(world: &World) -> Loader {
     world.loader().without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY")
 }
 
+/// A loader whose credentials come from `sts`, for a token in a file of its own.
+pub(crate) fn with_web_identity(world: &World, sts: &Proxy) -> (Loader, PathBuf) {
+    let token = file(world, "token", TOKEN);
+    let loader = keyless(world)
+        .env("AWS_ENDPOINT_URL_STS", &sts.url)
+        .env("AWS_ROLE_ARN", ROLE)
+        .env("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap());
+    (loader, token)
+}
+
 #[tokio::test]
 async fn a_web_identity_becomes_a_role() {
     World::run(async |world| {
         // As --endpoint-url is for SQS alone, STS is asked elsewhere.
         let (sts, sqs) = (Proxy::start().await, Proxy::start().await);
-        let token = file(world, "token", TOKEN);
         world.queue.send(&[event(1)]).await;
-        let loader = keyless(world)
-            .without("AWS_ENDPOINT_URL")
-            .env("AWS_ENDPOINT_URL_STS", &sts.url)
-            .env("AWS_ROLE_ARN", ROLE)
-            .env("AWS_WEB_IDENTITY_TOKEN_FILE", token.to_str().unwrap())
-            .options(&format!("--endpoint-url {}", sqs.url));
+        let (loader, token) = with_web_identity(world, &sts);
+        let loader = loader.without("AWS_ENDPOINT_URL").options(&format!("--endpoint-url {}", sqs.url));
         let ended = loader.until_empty(&world.queue).await.expect(0);
         fs::remove_file(&token).unwrap();
         assert_eq!(ended.summary(), Summary::stored(1));
@@ -48,6 +55,29 @@ async fn a_web_identity_becomes_a_role() {
         assert!(calls.iter().any(|call| call.operation == "DeleteMessageBatch"), "{calls:?}");
         // Temporary keys begin with this.
         assert!(calls.iter().all(|call| call.key.starts_with("ASIA")), "{calls:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_expiry_of_credentials_is_shown() {
+    World::run(async |world| {
+        let sts = Proxy::start().await;
+        let (loader, token) = with_web_identity(world, &sts);
+        let loader = loader.options("--metrics-address 127.0.0.1:0").start();
+        let address = loader.metrics_address().await;
+        let name = "pg_mask_loader_credentials_expire_timestamp_seconds";
+        // It is 0 for credentials that do not expire.
+        eventually("the metric", async || {
+            let metrics = Metrics::of(&address).await;
+            metrics.labels(name).is_some() && metrics.sum(name, &[]) > 0.0
+        })
+        .await;
+        let left = Metrics::of(&address).await.sum(name, &[]) - UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        // An hour, unless the role says otherwise.
+        assert!((60.0..=43_200.0).contains(&left), "{left} s");
+        loader.stop().await.expect(0);
+        fs::remove_file(&token).unwrap();
     })
     .await;
 }
@@ -113,28 +143,141 @@ async fn a_profile_names_region_and_role() {
 }
 
 #[tokio::test]
-async fn expired_credentials_are_loaded_anew() {
+async fn a_role_is_assumed_for_sqs() {
+    World::run(async |world| {
+        let proxy = Proxy::start().await;
+        world.queue.send(&[event(1)]).await;
+        let loader = || {
+            let loader = world.loader().through(&proxy).env("AWS_ACCESS_KEY_ID", "BASE");
+            loader.env("LOADER_ASSUME_ROLE_ARN", ROLE).options("--external-id partner-7")
+        };
+        let ended = loader().until_empty(&world.queue).await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(1));
+        let (assumed, calls): (Vec<_>, Vec<_>) =
+            proxy.signatures().into_iter().partition(|call| call.operation == "AssumeRole");
+        assert!(!assumed.is_empty() && assumed.iter().all(|call| call.key == "BASE"), "{assumed:?}");
+        assert!(calls.iter().all(|call| call.key.starts_with("ASIA")), "{calls:?}");
+        assert!(calls.iter().any(|call| call.operation == "DeleteMessageBatch"), "{calls:?}");
+        assert_eq!(proxy.external_ids().into_iter().collect::<Vec<_>>(), ["partner-7"]);
+
+        proxy.deny("AssumeRole");
+        loader().end().await.expect(3).says(&["no AWS credentials for the role", ROLE, "trust policy"]);
+        loader().without("LOADER_ASSUME_ROLE_ARN").end().await.expect(2).says(&["needs --assume-role-arn"]);
+    })
+    .await;
+}
+
+/// A credentials file that another program writes, and a loader that reads it.
+struct KeyFile(PathBuf);
+
+impl KeyFile {
+    fn with(world: &World, kind: &str, key: &str) -> Self {
+        let file = Self(file(world, kind, ""));
+        file.write(key);
+        file
+    }
+
+    fn write(&self, key: &str) {
+        let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
+        fs::write(&self.0, text).unwrap();
+    }
+
+    fn loader(&self, world: &World, stub: &Server) -> Loader {
+        let file = self.0.to_str().unwrap();
+        keyless(world).at(&stub.url()).env("AWS_SHARED_CREDENTIALS_FILE", file)
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Faults that refuse calls signed with the key `OLD`.
+fn refuse_old_key(key_error: KeyError) -> Faults {
+    Faults { expired_keys: vec!["OLD".into()], key_error, ..Faults::default() }
+}
+
+#[tokio::test]
+async fn expired_credentials_are_loaded_again() {
     World::run(async |world| {
         let stub = Server::start(sqs_stub::Options::default()).unwrap();
-        let file = std::env::temp_dir().join(format!("pg_mask-{}-credentials", world.name));
-        let write = |key: &str| {
-            let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n");
-            fs::write(&file, text).unwrap();
-        };
-        write("OLD");
+        let file = KeyFile::with(world, "credentials", "OLD");
         stub.fill(&world.name, 50, event);
-        let loader =
-            keyless(world).at(&stub.url()).env("AWS_SHARED_CREDENTIALS_FILE", file.to_str().unwrap()).start();
+        let loader = file.loader(world, &stub).start();
         eventually("the first messages", async || stub.counters().deleted == 50).await;
         // Another program has written new ones, and the old ones are worth nothing any more.
-        stub.set_faults(Faults { expired_keys: vec!["OLD".into()], ..Faults::default() });
-        write("NEW");
+        stub.set_faults(refuse_old_key(KeyError::ExpiredToken));
+        file.write("NEW");
         stub.fill(&world.name, 50, |n| event(100 + n));
         eventually("the others", async || stub.counters().deleted == 100).await;
-        fs::remove_file(&file).unwrap();
-        let ended = loader.stop().await.expect(0).says(&["ExpiredToken", "loaded anew"]);
+        let ended = loader.stop().await.expect(0).says(&["ExpiredToken", "loaded again"]);
         assert!(!ended.output().contains("secret"));
         assert_eq!(ended.summary(), Summary::stored(100));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credentials_file_that_is_empty_during_renewal_stops_nothing() {
+    World::run(async |world| {
+        let stub = Server::start(sqs_stub::Options::default()).unwrap();
+        let file = KeyFile::with(world, "credentials", "OLD");
+        stub.fill(&world.name, 50, event);
+        let loader = file.loader(world, &stub).start();
+        eventually("the first messages", async || stub.counters().deleted == 50).await;
+        fs::write(&file.0, "").unwrap();
+        stub.set_faults(refuse_old_key(KeyError::ExpiredToken));
+        eventually("a look at the empty file", async || loader.said().contains("not loaded again")).await;
+        file.write("NEW");
+        stub.fill(&world.name, 50, |n| event(100 + n));
+        eventually("the others", async || stub.counters().deleted == 100).await;
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(100));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_refusal_of_a_key_stops_a_loader_that_has_worked() {
+    World::run(async |world| {
+        let errors =
+            [KeyError::InvalidClientTokenId, KeyError::SignatureDoesNotMatch, KeyError::AccessDenied];
+        join_all(errors.map(async |error| {
+            let code = format!("{error:?}");
+            let stub = Server::start(sqs_stub::Options::default()).unwrap();
+            let file = KeyFile::with(world, &code, "OLD");
+            stub.fill(&world.name, 1, event);
+            let loader = file.loader(world, &stub).start();
+            eventually("the first message", async || stub.counters().deleted == 1).await;
+            stub.set_faults(refuse_old_key(error));
+            eventually("a refusal", async || loader.said().contains(&code)).await;
+            // At the start it is final, and so it is for a drain.
+            stub.fill(&world.name, 1, event);
+            file.loader(world, &stub).end().await.expect(3).says(&[&code]);
+            file.loader(world, &stub).options("--drain").end().await.expect(3).says(&[&code]);
+            file.write("NEW");
+            eventually("the other message", async || stub.counters().deleted == 2).await;
+            assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(2), "{code}");
+        }))
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_its_key_is_refused() {
+    World::run(async |world| {
+        let stub = Server::start(sqs_stub::Options::default()).unwrap();
+        let file = KeyFile::with(world, "credentials", "OLD");
+        let lock = world.lock_logins().await;
+        stub.fill(&world.name, 10, event);
+        let loader = file.loader(world, &stub).options("--drain").start();
+        world.backends_in_copy(1).await;
+        stub.set_faults(refuse_old_key(KeyError::InvalidClientTokenId));
+        eventually("a refusal", async || stub.counters().faults["expired_key"] > 0).await;
+        lock.batch_execute("COMMIT").await.unwrap();
+        loader.end().await.expect(3).says(&["InvalidClientTokenId"]);
     })
     .await;
 }

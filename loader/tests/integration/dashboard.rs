@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{Metrics, World, eventually, request};
+use crate::common::{Metrics, Proxy, World, eventually, request};
+use crate::credentials::with_web_identity;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 
@@ -24,7 +25,10 @@ const BEFORE_LABELS: [&str; 5] = ["by", "without", "on", "ignoring", "group_left
 #[tokio::test]
 async fn dashboard_and_alerts_use_what_is_exported() {
     World::run(async |world| {
-        let loader = world.loader().options("--metrics-address 127.0.0.1:0").start();
+        // Its credentials expire, which is shown too.
+        let sts = Proxy::start().await;
+        let (loader, token) = with_web_identity(world, &sts);
+        let loader = loader.options("--metrics-address 127.0.0.1:0").start();
         let address = loader.metrics_address().await;
         eventually("readiness", async || request(&address, "GET", "/readyz").await.0 == 200).await;
         let shown = Metrics::of(&address).await;
@@ -40,6 +44,7 @@ async fn dashboard_and_alerts_use_what_is_exported() {
         let unused: Vec<_> = own.filter(|name| !used.iter().any(|u| u.starts_with(name))).collect();
         assert!(unused.is_empty(), "on no panel and in no rule: {unused:?}");
         loader.stop().await.expect(0);
+        fs::remove_file(token).unwrap();
     })
     .await;
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::common::{Delete, Depth, Proxy, Summary, World, events, eventually};
+use crate::common::{Delete, Depth, Proxy, Queue, Summary, World, event, events, eventually};
 
 #[tokio::test]
 async fn failed_deletes_are_retried() {
@@ -159,6 +159,92 @@ async fn an_expired_receipt_is_not_retried() {
         assert_eq!(ended.summary(), expected);
         world.assert_each_stored_once(10).await;
         assert_eq!(world.queue.depth().await, Depth::EMPTY);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_failing_head_of_a_group_holds_back_no_other_group() {
+    World::run(async |world| {
+        let name = format!("{}.fifo", world.name);
+        let queue = Queue::create_fifo(&name).await;
+        let proxy = Proxy::asking().await;
+        for group in 0..2 {
+            let bodies: Vec<_> = (0..5).map(|n| event(10 * n + group)).collect();
+            queue.send_to_group(&group.to_string(), &bodies).await;
+        }
+        let options = "--drain --pollers 1 --batch-size 10 --linger 2000";
+        let loader = world.loader().through(&proxy).env("LOADER_QUEUE", &name).options(options).start();
+        let first = proxy.next_delete().await;
+        assert_eq!(first.receipts.len(), 2, "the heads of both groups");
+        let head = first.receipts[..1].to_vec();
+        first.fail_for(&head);
+        // The head fails until the other group is deleted.
+        let (mut others, mut without_head) = (1, 0);
+        let mut ended = pin!(loader.end());
+        let ended = loop {
+            tokio::select! {
+                ended = &mut ended => break ended.expect(0),
+                delete = proxy.next_delete() => {
+                    let has_head = delete.receipts.contains(&head[0]);
+                    if others == 5 {
+                        delete.pass();
+                        continue;
+                    }
+                    others += delete.receipts.len() - usize::from(has_head);
+                    without_head += usize::from(!has_head);
+                    delete.fail_for(&head);
+                }
+            }
+        };
+        assert!(without_head > 0, "each delete of the other group waited for the head");
+        let left = queue.depth().await;
+        queue.delete().await;
+        assert_eq!((ended.summary(), left), (Summary::stored(10), Depth::EMPTY));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stored_message_is_deleted_once_more_after_its_lease() {
+    World::run(async |world| {
+        let proxy = Proxy::asking().await;
+        world.queue.send(&events(10)).await;
+        let options = "--pollers 1 --wait 1 --visibility 7 --batch-size 10";
+        let loader = world.loader().through(&proxy).options(options).start();
+        let held = proxy.next_delete().await;
+        let receipts = held.receipts.clone();
+        // So the lease runs out, while the delete is not answered.
+        proxy.deny("ChangeMessageVisibilityBatch");
+        loop {
+            match proxy.next_delete().await {
+                again if again.receipts == receipts => break again.answer_status(500),
+                // They came back, and were found duplicates.
+                of_the_next_delivery => of_the_next_delivery.pass(),
+            }
+        }
+        drop(held);
+        loader.signal("TERM").await;
+        let mut ended = pin!(loader.end());
+        loop {
+            tokio::select! {
+                ended = &mut ended => {
+                    ended.expect(0);
+                    break;
+                }
+                delete = proxy.next_delete() => {
+                    if delete.receipts == receipts {
+                        delete.answer_status(500);
+                    } else {
+                        delete.pass();
+                    }
+                }
+            }
+        }
+        // By the SDK's own retries of one call, and no further.
+        let tries = proxy.deletes().iter().filter(|deleted| **deleted == receipts).count();
+        assert!((2..=4).contains(&tries), "{tries} tries");
+        world.assert_each_stored_once(10).await;
     })
     .await;
 }

@@ -101,7 +101,7 @@ async fn a_lease_that_has_run_out_is_not_used_to_delete() {
         stub.set_faults(sqs_stub::Faults { server_error: 1.0, only, ..Default::default() });
         eventually("the end of the leases", async || stub.counters().redelivered > 0).await;
         let deletes = || stub.counters().calls["DeleteMessageBatch"];
-        assert_eq!(deletes(), 0);
+        assert_eq!(deletes(), 1, "the try at the start");
         // The loader looks eight times in a visibility timeout.
         sleep(Duration::from_secs(2)).await;
         stub.set_faults(sqs_stub::Faults::default());

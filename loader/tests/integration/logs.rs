@@ -1,6 +1,15 @@
-//! No log line of the loader holds an event or a value of one.
+//! No log line of the loader holds an event or a value of one, and a log that nobody reads holds nothing up.
 
-use crate::common::{Canary, Depth, Proxy, World, event};
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::common::{Canary, Depth, Loader, Metrics, Proxy, World, event, events, eventually, request};
 
 #[tokio::test]
 async fn no_log_line_holds_a_body() {
@@ -64,6 +73,80 @@ async fn no_name_that_a_trigger_makes_of_a_value_is_in_the_log() {
         world.queue.send(&[event(1)]).await;
         let ended = world.loader().end().await.expect(4).says(&["SQLSTATE 42P01", "the server's log"]);
         assert!(!ended.output().contains("user-1"), "a value of an event is in the log: {}", ended.output());
+    })
+    .await;
+}
+
+/// A loader that logs a line for each message, into a pipe that nobody reads, and its metrics' address.
+fn chatty(world: &World) -> (Loader, String) {
+    // Nothing tells the test which port the loader has chosen.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let options = format!(
+        "--log-level debug --log-format json --batch-size 1 --linger 0 --writers 8 --metrics-address {address}"
+    );
+    (world.loader().options(&options), address)
+}
+
+async fn terminate(loader: &Child) {
+    let mut kill = Command::new("sh");
+    kill.args(["-c", &format!("kill -TERM {}", loader.id().unwrap())]).stdin(Stdio::null());
+    assert!(kill.status().await.unwrap().success());
+}
+
+const DROPPED: &str = "pg_mask_loader_log_lines_dropped_total";
+/// A line each: more than a pipe and the loader's backlog hold.
+const CHATTY: usize = 450;
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up() {
+    World::run(async |world| {
+        let (loader, address) = chatty(world);
+        world.queue.send(&events(CHATTY)).await;
+        let (mut loader, mut unread) = loader.start_unread();
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        assert_eq!(world.logins().await, CHATTY);
+        let probe = timeout(Duration::from_secs(1), request(&address, "GET", "/healthz")).await;
+        assert_eq!(probe.expect("an answer within a second").0, 200);
+        let dropped = Metrics::of(&address).await.count(DROPPED, &[]);
+        assert!(dropped > 0, "no line was dropped: the log is too small to show anything");
+        terminate(&loader).await;
+        let ended = timeout(Duration::from_secs(10), loader.wait()).await;
+        assert_eq!(ended.expect("an end within 10 s").unwrap().code(), Some(0));
+        // What did get into the pipe are whole lines, but for the last.
+        let mut text = String::new();
+        unread.read_to_string(&mut text).unwrap();
+        assert!(text.len() > 2 * 1024, "{} bytes", text.len());
+        let lines: Vec<_> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+        assert!(lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dropped_log_lines_are_reported_once_somebody_reads() {
+    World::run(async |world| {
+        let (loader, address) = chatty(world);
+        world.queue.send(&events(CHATTY)).await;
+        let (mut loader, mut unread) = loader.start_unread();
+        eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
+        let dropped = Metrics::of(&address).await.count(DROPPED, &[]);
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            unread.read_to_string(&mut text).unwrap();
+            text
+        });
+        terminate(&loader).await;
+        assert_eq!(loader.wait().await.unwrap().code(), Some(0));
+        let text = reading.join().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with('{'));
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let reported =
+            lines.iter().filter(|line| line["message"].as_str().unwrap().starts_with("log lines dropped"));
+        let reported: u64 = reported.map(|line| line["lines"].as_u64().unwrap()).sum();
+        assert!(reported >= dropped as u64, "reported {reported}, dropped {dropped}");
+        // The end of the log is complete.
+        assert!(lines.iter().any(|line| line["message"] == "since start"), "{text}");
+        assert!(text.contains(&format!("stored {CHATTY}, ")), "{text}");
     })
     .await;
 }

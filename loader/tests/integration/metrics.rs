@@ -1,24 +1,18 @@
 //! What a loader shows of itself is what happened, and holds no value of an event.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::common::{
-    Canary, Depth, Link, Metrics, Proxy, Summary, World, event, events, eventually, request, setting,
+    Canary, Depth, Link, Metrics, Proxy, Summary, World, event, events, eventually, readyz, request, setting,
 };
 
 /// Some port that is free.
 const METRICS: &str = "--metrics-address 127.0.0.1:0";
-
-/// The status of `/readyz`, and what it says.
-async fn readyz(address: &str) -> (u16, String) {
-    let (status, _, body) = request(address, "GET", "/readyz").await;
-    (status, body)
-}
 
 #[tokio::test]
 async fn metrics_are_what_became_of_the_messages() {
@@ -62,6 +56,17 @@ async fn metrics_are_what_became_of_the_messages() {
         let age = shown.sum("pg_mask_loader_message_age_seconds_sum", &[]) / 56.0;
         assert!(age > 0.0 && age < 60.0, "{age} s old");
 
+        let bytes: usize = good.iter().chain(&bad).map(String::len).sum();
+        assert_eq!(shown.count("pg_mask_loader_received_bytes_total", &queue), bytes);
+        for call in ["receive", "delete"] {
+            let calls = shown.count(&format!("pg_mask_loader_{call}_duration_seconds_count"), &queue);
+            assert!((all.div_ceil(10)..=2 * all).contains(&calls), "{calls} {call} calls");
+            let seconds = shown.sum(&format!("pg_mask_loader_{call}_duration_seconds_sum"), &queue);
+            assert!(seconds > 0.0 && seconds < 60.0, "{call}: {seconds} s");
+        }
+        let since_commit = now() - shown.sum("pg_mask_loader_last_commit_timestamp_seconds", &[]);
+        assert!((-1.0..60.0).contains(&since_commit), "{since_commit} s");
+
         // What has not happened is there, so that its first time is an increase.
         for nothing in [
             "delete_failures_total",
@@ -72,6 +77,8 @@ async fn metrics_are_what_became_of_the_messages() {
             "messages_left_total",
             "database_reconnects_total",
             "messages_in_flight",
+            "messages_redelivered_total",
+            "log_lines_dropped_total",
         ] {
             assert_eq!(count(nothing), 0, "{nothing}");
         }
@@ -97,6 +104,39 @@ async fn metrics_are_what_became_of_the_messages() {
     .await;
 }
 
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+#[tokio::test]
+async fn redelivered_messages_and_the_oldest_in_flight_are_shown() {
+    World::run(async |world| {
+        let lock = world.lock_logins().await;
+        world.queue.send(&events(10)).await;
+        let first = world.loader().options("--grace 0").start();
+        world.backends_in_copy(1).await;
+        first.stop().await.expect(0).says(&["made visible again"]);
+
+        let loader = world.loader().options(METRICS).start();
+        let address = loader.metrics_address().await;
+        eventually("readiness", async || readyz(&address).await.0 == 200).await;
+        let shown =
+            async |name: &str| Metrics::of(&address).await.sum(&format!("pg_mask_loader_{name}"), &[]);
+        let count =
+            async |name: &str| Metrics::of(&address).await.count(&format!("pg_mask_loader_{name}"), &[]);
+        eventually("an old message", async || shown("oldest_in_flight_seconds").await > 2.0).await;
+        assert_eq!(count("messages_redelivered_total").await, 10);
+        assert_eq!(count("last_commit_timestamp_seconds").await, 0, "before the first");
+        lock.batch_execute("COMMIT").await.unwrap();
+        eventually("none in flight", async || shown("oldest_in_flight_seconds").await < 0.1).await;
+        let since = now() - shown("last_commit_timestamp_seconds").await;
+        assert!((-1.0..60.0).contains(&since), "{since} s");
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(10));
+    })
+    .await;
+}
+
 /// Asks Prometheus's own tool, where it is installed.
 fn assert_promtool_finds_nothing(text: &str) {
     use std::io::Write as _;
@@ -109,14 +149,14 @@ fn assert_promtool_finds_nothing(text: &str) {
 #[tokio::test]
 async fn failures_are_counted_by_their_code() {
     World::run(async |world| {
-        // A sequence counts on, whatever is rolled back.
+        // A sequence counts on, whatever is rolled back. The first try is the trial of the start.
         world
             .sql(
                 "CREATE SEQUENCE tries;
                  GRANT USAGE ON SEQUENCE tries TO login_owner;
                  CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
                      BEGIN
-                         IF nextval('public.tries') = 1 THEN RAISE SQLSTATE '40001'; END IF;
+                         IF nextval('public.tries') = 2 THEN RAISE SQLSTATE '40001'; END IF;
                          RETURN NULL;
                      END $$;
                  CREATE TRIGGER conflict AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCTION conflict();",
@@ -261,7 +301,7 @@ async fn slow_and_wrong_scrapers_disturb_nothing() {
         let loader = world.loader().options(METRICS).start();
         let address = loader.metrics_address().await;
         for (method, path, status) in [
-            ("GET", "/", 404),
+            ("GET", "/nowhere", 404),
             ("POST", "/metrics", 405),
             ("DELETE", "/healthz", 405),
             ("HEAD", "/metrics", 200),

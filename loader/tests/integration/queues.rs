@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqs_stub::{Event, Faults, Server};
 
-use crate::common::{Summary, World, event, eventually};
+use crate::common::{Depth, Metrics, Proxy, Queue, Summary, World, event, events, eventually, setting};
 
 fn stub() -> Server {
     Server::start(sqs_stub::Options::default()).unwrap()
@@ -25,6 +25,76 @@ async fn several_queues_go_into_one_inbox() {
             assert_eq!(stub.depth(queue).unwrap().total(), 0, "queue {queue}");
         }
         world.assert_each_stored_once(600).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn queues_of_one_name_in_two_regions_go_into_one_inbox() {
+    World::run(async |world| {
+        let other = Queue::create_in("eu-west-3", &setting("AWS_ENDPOINT_URL"), &world.name).await;
+        world.queue.send(&[event(1)]).await;
+        other.send(&[event(2), event(3)]).await;
+        let arn = |region: &str| format!("arn:aws:sqs:{region}:000000000000:{}", world.name);
+        let home = setting("AWS_REGION");
+        let loader = world.loader().env("LOADER_QUEUE", &[arn(&home), arn("eu-west-3")].join(","));
+        let ended = loader.options("--drain").end().await;
+        let left = other.depth().await;
+        other.delete().await;
+        // Both labels, and no label of this name alone.
+        let labels = format!("{home}/{0} eu-west-3/{0}", world.name);
+        assert_eq!(ended.expect(0).says(&[&labels]).summary(), Summary::stored(3));
+        assert_eq!((left, world.queue.depth().await), (Depth::EMPTY, Depth::EMPTY));
+
+        let twice = world.loader().env("LOADER_QUEUE", &[world.name.clone(), arn(&home)].join(","));
+        twice.end().await.expect(2).says(&["named twice"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_drained_under_their_own_ids() {
+    World::run(async |world| {
+        let name = format!("{}_dead", world.name);
+        let dead = Queue::create(&setting("AWS_ENDPOINT_URL"), &name).await;
+        world.queue.bury_in(&dead).await;
+        world.queue.send(&events(5)).await;
+        // Stored, but not deleted.
+        let proxy = Proxy::asking().await;
+        let loader = world.loader().through(&proxy).options("--visibility 7").start();
+        eventually("the rows", async || world.logins().await == 5).await;
+        loader.signal("KILL").await;
+        _ = loader.end().await;
+        eventually("a visible message", async || world.queue.depth().await == Depth::visible(5)).await;
+        // This buries them.
+        let ended = world.loader().options("--drain").end().await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(0));
+        assert_eq!(dead.depth().await, Depth::visible(5));
+
+        let ended = world.loader().env("LOADER_QUEUE", &name).options("--drain").end().await;
+        let left = dead.depth().await;
+        dead.delete().await;
+        assert_eq!(ended.expect(0).summary(), Summary::duplicate(5));
+        assert_eq!(left, Depth::EMPTY);
+        world.assert_each_stored_once(5).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_url_tells_its_region() {
+    World::run(async |world| {
+        let proxy = Proxy::start().await;
+        world.queue.send(&[event(1)]).await;
+        let home = setting("AWS_REGION");
+        let url = format!("https://vpce-1a2b.sqs.{home}.vpce.amazonaws.com/000000000000/{}", world.name);
+        let loader = world.loader().without("LOADER_QUEUE").env("LOADER_QUEUE_URL", &url);
+        // The endpoint that is set overrides that of the URL, and its region stays.
+        let loader = loader.env("AWS_REGION", "ap-south-1").through(&proxy);
+        let ended = loader.until_empty(&world.queue).await.expect(0);
+        assert_eq!(ended.summary(), Summary::stored(1));
+        let calls = proxy.signatures();
+        assert!(calls.iter().all(|call| call.region == home), "{calls:?}");
     })
     .await;
 }
@@ -140,6 +210,76 @@ async fn pollers_grow_while_calls_come_back_full_and_shrink_while_they_come_back
         eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
         eventually("few of them", async || receives_a_second(&stub).await <= 16).await;
         assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(4000));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pollers_shrink_while_calls_come_back_part_full() {
+    World::run(async |world| {
+        let stub = stub();
+        stub.fill(&world.name, 20_000, event);
+        stub.set_delay(Duration::from_millis(100));
+        // So long a poll always brings something of a trickle.
+        let options = "--wait 20 --pollers 16 --metrics-address 127.0.0.1:0";
+        let loader = world.loader().at(&stub.url()).options(options).start();
+        let address = loader.metrics_address().await;
+        eventually("the first messages", async || stub.counters().received > 0).await;
+        let pollers =
+            async || Metrics::of(&address).await.count("pg_mask_loader_pollers", &[("queue", &world.name)]);
+        eventually("all pollers", async || pollers().await == 16).await;
+        stub.set_delay(Duration::ZERO);
+        let mut trickle = 20_000;
+        eventually("one poller", async || {
+            stub.fill(&world.name, 1, |_| event(trickle));
+            trickle += 1;
+            pollers().await == 1
+        })
+        .await;
+        eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(trickle));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn idle_queues_leave_a_busy_one_its_room() {
+    World::run(async |world| {
+        let stub = stub();
+        for queue in ["idle-1", "idle-2", "idle-3", "idle-4"] {
+            stub.fill(queue, 0, event);
+        }
+        stub.fill("busy", 400, event);
+        let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", "idle-1,idle-2,idle-3,idle-4,busy");
+        // A poll of an idle queue takes as long as a third of this test may.
+        let loader = loader.options("--max-in-flight 20 --wait 20").start();
+        eventually("an empty queue", async || stub.depth("busy").unwrap().total() == 0).await;
+        assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(400));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_of_many_queues_has_its_turn_beside_a_busy_one() {
+    World::run(async |world| {
+        let stub = stub();
+        let names: Vec<_> = (1..=12).map(|n| format!("idle-{n}")).collect();
+        for name in &names {
+            stub.fill(name, 0, event);
+        }
+        stub.fill("busy", 50_000, |n| event(100 + n));
+        let queues = format!("busy,{}", names.join(","));
+        let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", &queues);
+        // The polls of all of them together would take all room, and more.
+        let loader = loader.options("--max-in-flight 10 --wait 1").start();
+        eventually("a busy queue", async || stub.counters().received > 100).await;
+        for (n, name) in names.iter().enumerate() {
+            stub.fill(name, 1, |_| event(n));
+        }
+        let left = || names.iter().map(|name| stub.depth(name).unwrap().total()).sum::<u64>();
+        eventually("each idle queue's message", async || left() == 0).await;
+        assert!(stub.depth("busy").unwrap().total() > 0, "the busy queue was busy until now");
+        loader.stop().await.expect(0);
     })
     .await;
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::common::{World, event, events};
 
 const READY: &str = "READY=1\nSTATUS=moving messages into login_inbox";
-const STOPPING: &str = "STOPPING=1\nSTATUS=receiving no more; finishing what is in hand\n";
+const STOPPING: &str = "STOPPING=1\nSTATUS=receiving no more; finishing what is in flight\n";
 
 /// A service manager that listens in the abstract namespace.
 struct Manager {
@@ -92,7 +92,7 @@ async fn the_watchdog_hears_that_the_loader_lives_until_it_has_ended() {
         while told == "WATCHDOG=1" {
             told = manager.hears().await;
         }
-        assert_eq!(told, format!("{STOPPING}EXTEND_TIMEOUT_USEC=75000000"));
+        assert_eq!(told, format!("{STOPPING}EXTEND_TIMEOUT_USEC=72000000"));
         assert_eq!(manager.hears_within(2).await.as_deref(), Some("WATCHDOG=1"), "it has yet to finish");
         lock.batch_execute("COMMIT").await.unwrap();
         assert_eq!(running.end().await.expect(0).summary().stored, 10);

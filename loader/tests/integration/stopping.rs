@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Depth, Proxy, World, events, eventually};
+use crate::common::{Depth, Link, Proxy, World, events, eventually, setting};
 
 /// Enough that the first batches are stored long before the last messages are received.
 const MESSAGES: usize = 2000;
@@ -62,6 +62,39 @@ async fn what_the_grace_is_too_short_for_is_made_visible_again() {
         eventually("the end of its session", async || world.number(sessions, &[&world.name]).await == 0)
             .await;
         assert_eq!(world.logins().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_gives_back_at_once_what_no_connection_can_store() {
+    World::run(async |world| {
+        for silent in [false, true] {
+            let proxy = Proxy::start().await;
+            let link = Link::to(&format!("{}:{}", setting("PGHOST"), setting("PGPORT"))).await;
+            let (name, password) = (&world.name, &world.password);
+            let url = format!("postgres://{name}:{password}@127.0.0.1:{}/{name}?sslmode=disable", link.port);
+            let options = "--grace 3600 --writers 2 --batch-size 10";
+            let loader = world.loader().through(&proxy).env("DATABASE_URL", &url).options(options).start();
+            world.ready(1).await;
+            if silent {
+                link.silence();
+            } else {
+                link.cut();
+            }
+            world.queue.send(&events(30)).await;
+            eventually("all in flight", async || proxy.deliveries().len() == 30).await;
+            let signalled = Instant::now();
+            let ended = loader.stop().await.expect(0).says(&["made visible again"]);
+            let took = signalled.elapsed();
+            assert!(took < Duration::from_secs(10), "{took:?}, silent: {silent}\n{}", ended.stderr);
+            assert_eq!(world.queue.depth().await, Depth::visible(30));
+            assert_eq!((world.logins().await, proxy.deletes().len()), (0, 0), "stored, delete calls");
+            // What is left is no worse for it.
+            let second = world.loader().until_empty(&world.queue).await.expect(0).summary();
+            assert_eq!(second.stored, 30);
+            world.sql("TRUNCATE user_logins").await;
+        }
     })
     .await;
 }

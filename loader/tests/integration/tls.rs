@@ -92,7 +92,7 @@ async fn a_wrong_ca_is_refused_and_said() {
     turn.try_loader("either", &nowhere)
         .await
         .0
-        .expect(2)
+        .expect(4)
         .says(&["sslrootcert: /nowhere/ca.crt cannot be read"]);
 }
 
@@ -211,7 +211,7 @@ async fn a_revoked_certificate_is_refused_and_said() {
     replace(&revoked);
     // Nothing is ever revoked by lists that nobody finds.
     let (ended, _) = turn.try_loader("either", &variables).await;
-    ended.expect(2).says(&["sslcrldir: ", &folder, "openssl rehash"]);
+    ended.expect(4).says(&["sslcrldir: ", &folder, "openssl rehash"]);
     rehash();
     is_refused(&turn, &variables, &["has been revoked"]).await;
     assert_eq!(turn.try_psql("either", &variables).await.1, Outcome::Refused);
@@ -280,7 +280,7 @@ async fn a_client_certificate_lets_in() {
         (&"/nowhere".to_owned(), ["sslkey: /nowhere", "cannot be read"]),
     ] {
         let (ended, _) = turn.try_loader("by_certificate", &[given[0], ("PGSSLKEY", key)]).await;
-        let ended = ended.expect(2).says(&words).says(&[key]);
+        let ended = ended.expect(4).says(&words).says(&[key]);
         for secret in ["c2VjcmV0", "secretkey"] {
             assert!(!ended.output().contains(secret), "{}", ended.output());
         }
@@ -349,8 +349,8 @@ async fn a_service_names_the_server_as_with_libpq() {
         let (said, libpq) = turn.try_psql("either", &variables).await;
         assert_eq!((outcome, libpq), (expected, expected), "{service}: {} {said}", ended.output());
         match service {
-            "nosuch" => _ = ended.expect(2).says(&["no service nosuch", &file]),
-            "bad" => _ = ended.expect(2).says(&[&file, "line 12"]),
+            "nosuch" => _ = ended.expect(4).says(&["no service nosuch", &file]),
+            "bad" => _ = ended.expect(4).says(&[&file, "line 12"]),
             _ => {}
         }
     }
@@ -372,7 +372,7 @@ async fn no_password_in_log_error_or_process_list() {
     let url =
         |password: &str| format!("postgres://either:{password}@localhost:{}/postgres", turn.server.port());
     for (options, code) in
-        [("", 0), ("&sslmode=verify-full", 2), ("&nosuch=1", 2), ("&sslrootcert=/nowhere", 2)]
+        [("", 0), ("&sslmode=verify-full", 2), ("&nosuch=1", 2), ("&sslrootcert=/nowhere", 4)]
     {
         let ended = turn
             .loader("either", &variables)
@@ -442,13 +442,14 @@ async fn a_batch_is_cancelled_by_tls_as_well() {
         }
     });
     let session = turn.server.session().await;
-    session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let cancelled = || turn.server.log().matches("canceling statement due to user request").count();
     let before = cancelled();
-    turn.sqs.fill("q", 1, event);
     let loader = turn
         .loader("either", &[("PGPORT", &port), ("PGSSLMODE", "require"), ("LOADER_STORE_TIMEOUT", "1")])
         .start();
+    eventually("a loader that is ready", async || loader.said().contains("ready")).await;
+    session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    turn.sqs.fill("q", 1, event);
     eventually("a cancelled statement", async || cancelled() > before).await;
     session.batch_execute("COMMIT").await.unwrap();
     eventually("an empty queue", async || turn.sqs.depth("q").unwrap().total() == 0).await;
@@ -475,4 +476,20 @@ async fn tls_without_asking_for_it_begins_with_tls() {
     assert!(hello.windows(10).any(|bytes| bytes == b"postgresql"));
     drop(client);
     loader.end().await.expect(4).says(&["TLS with localhost:", "failed"]);
+}
+
+#[tokio::test]
+async fn an_rds_token_takes_the_place_of_the_password_and_needs_tls() {
+    let turn = Turn::wait().await;
+    let token = ("LOADER_RDS_IAM", "true");
+    // This server wants the password.
+    let ca = turn.server.path("ca.crt");
+    let verified = [token, ("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &*ca)];
+    let (ended, _) = turn.try_loader("either", &verified).await;
+    ended.expect(4).says(&["refused the password of role either", "28P01", "rds-db:connect"]);
+    for mode in ["prefer", "require", "verify-ca"] {
+        let less = [token, ("PGSSLMODE", mode), ("PGSSLROOTCERT", &*ca)];
+        let (ended, _) = turn.try_loader("either", &less).await;
+        ended.expect(2).says(&["--rds-iam", "sslmode=verify-full"]);
+    }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Link {
 enum State {
     Whole,
     Cut,
+    /// It takes connections and says nothing.
+    Silent,
     /// As a pooler of `PostgreSQL` that has lost its server, say.
     Refusing,
 }
@@ -49,6 +51,7 @@ impl Link {
                             _ = client.read(&mut [0; 1024]).await;
                             _ = client.write_all(REFUSAL).await;
                         }
+                        State::Silent => _ = state.wait_for(|state| *state != State::Silent).await,
                         State::Cut => {}
                     }
                 });
@@ -60,6 +63,11 @@ impl Link {
     /// Ends all connections, and those to come.
     pub(crate) fn cut(&self) {
         self.state.send_replace(State::Cut);
+    }
+
+    /// Ends all connections, and answers no new one.
+    pub(crate) fn silence(&self) {
+        self.state.send_replace(State::Silent);
     }
 
     /// Ends all connections, and refuses logins to `PostgreSQL`.

@@ -1,10 +1,15 @@
 //! The loader as a process: started, signalled, and looked at when it has ended.
 
+use std::fs;
+use std::io::{PipeReader, pipe};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::{Depth, Proxy, Queue, World, eventually, setting};
@@ -84,6 +89,14 @@ impl Loader {
         self.started_by("script", &["-q", "-e", "-c", &line, "/dev/null"])
     }
 
+    /// Runs `program`, a copy of the loader, as a user who isn't root.
+    pub(crate) fn by_nobody(self, program: &Path) -> Self {
+        let mut command = nobody(program.to_str().unwrap());
+        let old = self.command.as_std();
+        command.args(old.get_args()).envs(old.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self { command }
+    }
+
     fn line(&self) -> String {
         let command = self.command.as_std();
         let words = [command.get_program()].into_iter().chain(command.get_args());
@@ -114,11 +127,24 @@ impl Loader {
             let output = output.unwrap();
             Ended {
                 code: output.status.code(),
+                dumped: output.status.core_dumped(),
                 stdout: String::from_utf8(output.stdout).unwrap(),
                 stderr: for_output.lock().unwrap().clone(),
             }
         });
         Running { pid, said, output }
+    }
+
+    /// Starts it with both outputs into one pipe, which nobody reads until the test does.
+    pub(crate) fn start_unread(mut self) -> (Child, PipeReader) {
+        let (unread, writer) = pipe().unwrap();
+        // The least that Linux takes, so that little fills it.
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+        self.command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = self.command.spawn().unwrap();
+        // The command holds the pipe's other end, which must close with the loader.
+        drop(self);
+        (child, unread)
     }
 
     /// Runs it until the queue is empty. Quicker than --drain, which looks twice.
@@ -137,6 +163,16 @@ impl Loader {
     }
 }
 
+/// A program to be run as a user who isn't root: as the test's own, where that isn't root either.
+pub(crate) fn nobody(program: &str) -> Command {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return bare(program);
+    }
+    let mut command = bare("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+    command
+}
+
 fn bare(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -153,11 +189,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Sends a signal: `TERM`, `INT`, `KILL`.
+    /// Sends a signal: `TERM`, `INT`, `KILL`. The loader may have ended after an earlier one.
     pub(crate) async fn signal(&self, name: &str) {
         // The shell has a kill of its own on every system.
         let command = format!("kill -{name} {}", self.pid);
-        assert!(Command::new("sh").args(["-c", &command]).status().await.unwrap().success(), "{command}");
+        if !Command::new("sh").args(["-c", &command]).status().await.unwrap().success() {
+            eventually(&command, async || self.output.is_finished()).await;
+        }
     }
 
     /// Its standard error so far.
@@ -195,6 +233,8 @@ impl Drop for Running {
 pub(crate) struct Ended {
     /// The exit code; none where a signal was its end.
     pub(crate) code: Option<i32>,
+    /// Whether the kernel made a core dump.
+    pub(crate) dumped: bool,
     /// All of its standard output.
     pub(crate) stdout: String,
     /// All of its standard error.

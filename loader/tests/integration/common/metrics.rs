@@ -17,6 +17,12 @@ pub(crate) async fn request(address: &str, method: &str, path: &str) -> (u16, St
     (status, head.to_lowercase(), body.to_owned())
 }
 
+/// Returns the status and the text of `/readyz`.
+pub(crate) async fn readyz(address: &str) -> (u16, String) {
+    let (status, _, body) = request(address, "GET", "/readyz").await;
+    (status, body)
+}
+
 /// The labels of a sample.
 pub(crate) type Labels = BTreeMap<String, String>;
 

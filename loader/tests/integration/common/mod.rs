@@ -3,16 +3,20 @@
 mod certificates;
 #[cfg(feature = "otlp")]
 mod collector;
+mod deaf;
 mod events;
 mod http;
 mod link;
 mod loader;
 mod metrics;
+mod pgbouncer;
 mod proxy;
 mod queue;
 mod ring;
 mod search;
 mod servers;
+mod slow;
+mod standby;
 mod swallower;
 mod tls_server;
 mod traces;
@@ -28,15 +32,19 @@ use tokio_postgres::types::ToSql;
 
 #[cfg(feature = "otlp")]
 pub(crate) use collector::{Collector, attribute};
+pub(crate) use deaf::Deaf;
 pub(crate) use events::{Canary, demo_events, event, events};
 pub(crate) use link::Link;
-pub(crate) use loader::{Loader, Summary};
-pub(crate) use metrics::{Metrics, request};
+pub(crate) use loader::{Loader, Summary, nobody};
+pub(crate) use metrics::{Metrics, readyz, request};
+pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use proxy::{Delete, Proxy};
 pub(crate) use queue::{Depth, Queue};
 pub(crate) use ring::{Ring, run};
 pub(crate) use search::files_holding;
 pub(crate) use servers::{OwnServers, postgres_program, setting};
+pub(crate) use slow::SlowLink;
+pub(crate) use standby::Standby;
 pub(crate) use swallower::Swallower;
 pub(crate) use tls_server::{Outcome, PASSWORD, Turn};
 pub(crate) use traces::{Traces, base64, hex};
@@ -85,17 +93,25 @@ impl World {
         let cluster = servers::connect(None).await;
         cluster.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let db = servers::connect(Some(&name)).await;
-        // Roles are the cluster's: two worlds that grant the same at the same time would be in each other's way.
-        cluster.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+        // Two worlds that grant the same at the same time would be in each other's way.
+        let roles = Self::lock_roles().await;
         for file in SCHEMA {
             db.batch_execute(file).await.unwrap();
         }
         db.batch_execute(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE login_loader"))
             .await
             .unwrap();
-        cluster.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+        drop(roles);
         let queue = Queue::create(&setting("AWS_ENDPOINT_URL"), &name).await;
         Self { name, password, queue, db }
+    }
+
+    /// Keeps other worlds from being made until the session ends. Roles belong to the cluster, and a world cannot be made
+    /// while `login_owner` has members.
+    pub(crate) async fn lock_roles() -> Client {
+        let session = servers::connect(None).await;
+        session.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+        session
     }
 
     async fn remove(self) {
@@ -149,18 +165,29 @@ impl World {
         assert_eq!((self.logins().await, ids), (messages, messages), "rows, message ids");
     }
 
-    /// Keeps everyone from `user_logins`, and with that any flush in mid-COPY, until the returned session says COMMIT.
+    /// Holds each flush of events in mid-COPY until the returned session says COMMIT. A trial goes through.
     pub(crate) async fn lock_logins(&self) -> Client {
         let session = self.session().await;
-        session.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        // A trial's row has a UUID as its user, and does not wait.
+        session
+            .batch_execute(
+                "CREATE OR REPLACE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+                     BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
+                 CREATE OR REPLACE TRIGGER wait AFTER INSERT ON user_logins FOR EACH ROW
+                     WHEN (NEW.user_id !~ '^[0-9a-f]{8}-[0-9a-f]{4}-') EXECUTE FUNCTION wait()",
+            )
+            .await
+            .unwrap();
+        session.batch_execute("BEGIN; SELECT pg_catalog.pg_advisory_xact_lock(1)").await.unwrap();
         session
     }
 
     /// Waits until `count` loaders have looked at the database.
     pub(crate) async fn ready(&self, count: usize) {
-        // The last that is looked at: when a run begins, the clock.
+        // The last query: of a new connection the trial, and when a run begins, the clock.
         let query = "SELECT count(*) FROM pg_stat_activity
-                     WHERE usename = $1 AND (query LIKE '%inbox_counts()' OR query LIKE '%clock_timestamp()%')";
+                     WHERE usename = $1 AND state = 'idle'
+                       AND (query LIKE '%try_inbox(%' OR query LIKE '%inbox_counts()' OR query LIKE '%clock_timestamp()%')";
         eventually("loaders that are ready", async || self.number(query, &[&self.name]).await == count).await;
     }
 
@@ -183,7 +210,7 @@ impl World {
         let lock = self.lock_logins().await;
         let mut output = String::new();
         for (options, end, code) in [
-            ("-c statement_timeout=300", None, "57014"),
+            ("-c statement_timeout=3000", None, "57014"),
             ("", Some("pg_cancel_backend"), "57014"),
             ("", Some("pg_terminate_backend"), "57P01"),
         ] {

@@ -8,6 +8,8 @@ use aws_sdk_sqs::types::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
+use super::setting;
+
 /// The most messages that one call takes.
 const CALL_SIZE: usize = 10;
 
@@ -41,14 +43,39 @@ impl Depth {
 impl Queue {
     /// Makes it on the server at `endpoint`.
     pub(crate) async fn create(endpoint: &str, name: &str) -> Self {
-        let settings =
-            aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12()).endpoint_url(endpoint);
+        Self::create_in(&setting("AWS_REGION"), endpoint, name).await
+    }
+
+    /// Makes it in another region of that server.
+    pub(crate) async fn create_in(region: &str, endpoint: &str, name: &str) -> Self {
+        Self::create_with(region, endpoint, name, &[]).await
+    }
+
+    /// Makes a FIFO queue. Equal bodies are one message.
+    pub(crate) async fn create_fifo(name: &str) -> Self {
+        use QueueAttributeName::{ContentBasedDeduplication, FifoQueue};
+        let attributes = [FifoQueue, ContentBasedDeduplication].map(|name| (name, "true"));
+        Self::create_with(&setting("AWS_REGION"), &setting("AWS_ENDPOINT_URL"), name, &attributes).await
+    }
+
+    async fn create_with(
+        region: &str,
+        endpoint: &str,
+        name: &str,
+        attributes: &[(QueueAttributeName, &str)],
+    ) -> Self {
+        let settings = aws_config::defaults(aws_config::BehaviorVersion::v2026_01_12())
+            .region(aws_config::Region::new(region.to_owned()))
+            .endpoint_url(endpoint);
         let client = Client::new(&settings.load().await);
-        let url = client.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
+        let call = attributes.iter().fold(client.create_queue().queue_name(name), |call, (name, value)| {
+            call.attributes(name.clone(), *value)
+        });
+        let url = call.send().await.unwrap().queue_url.unwrap();
         Self { client, url }
     }
 
-    pub(super) async fn delete(&self) {
+    pub(crate) async fn delete(&self) {
         self.client.delete_queue().queue_url(&self.url).send().await.unwrap();
     }
 
@@ -67,6 +94,24 @@ impl Queue {
         assert!(answer.failed.is_empty(), "SQS refused to take messages");
         let id = |i: usize| answer.successful.iter().find(|sent| sent.id == i.to_string()).unwrap();
         (0..bodies.len()).map(|i| id(i).message_id.parse().unwrap()).collect()
+    }
+
+    /// Sends bodies to a message group.
+    pub(crate) async fn send_to_group(&self, group: &str, bodies: &[String]) {
+        for body in bodies {
+            let call = self.client.send_message().queue_url(&self.url);
+            call.message_group_id(group).message_body(body).send().await.unwrap();
+        }
+    }
+
+    /// Has messages that were received once go to `dead` instead of being received again.
+    pub(crate) async fn bury_in(&self, dead: &Self) {
+        let call = dead.client.get_queue_attributes().queue_url(&dead.url);
+        let answer = call.attribute_names(QueueAttributeName::QueueArn).send().await.unwrap();
+        let arn = answer.attributes.unwrap()[&QueueAttributeName::QueueArn].clone();
+        let policy = format!("{{\"deadLetterTargetArn\":\"{arn}\",\"maxReceiveCount\":1}}");
+        let call = self.client.set_queue_attributes().queue_url(&self.url);
+        call.attributes(QueueAttributeName::RedrivePolicy, policy).send().await.unwrap();
     }
 
     /// Sends a body with message attributes, which are texts, and returns the message id.

@@ -1,6 +1,8 @@
 //! The servers that `make test` has started, and those that a test starts.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -71,6 +73,21 @@ impl OwnServers {
     /// The same, if Postgres takes connections.
     pub(crate) async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
         connect_by(self.setting("DATABASE_URL"), None).await
+    }
+
+    /// Stops or starts Postgres, as the user that it runs as.
+    pub(crate) fn pg_ctl(&self, arguments: &[&str]) {
+        let owner = fs::metadata(self.data()).unwrap();
+        let mut command = Command::new(postgres_program("pg_ctl"));
+        command.args(arguments).args(["-w", "-s", "-t", "60", "-D", self.setting("PGDATA")]);
+        command.args(["-l", self.setting("PGLOG")]).uid(owner.uid()).gid(owner.gid());
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            .current_dir("/");
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert!(status.success(), "pg_ctl {arguments:?}: {status}");
     }
 
     /// The data directory.

@@ -157,15 +157,19 @@ async fn a_batch_that_fails_says_why_in_its_span() {
 
         // One that is given up.
         let collector = Collector::start().await;
+        let _lock = world.lock_logins().await;
         world.queue.send_with(&event(1), &[("traceparent", TRACEPARENT)]).await;
-        world.sql("ALTER TABLE user_logins RENAME COLUMN locale TO gone").await;
-        traced(world, &collector).end().await.expect(4);
+        let running = traced(world, &collector).options("--drain").start();
+        let pid = world.backends_in_copy(1).await[0];
+        world.sql("REVOKE INSERT ON login_inbox FROM login_loader").await;
+        world.db.execute("SELECT pg_cancel_backend($1)", &[&pid]).await.unwrap();
+        running.end().await.expect(4);
         let (messages, batches) = sorted(&collector);
         for span in [&messages[0], &batches[0]] {
             assert_eq!(code(span), StatusCode::Error);
-            assert!(span.status.as_ref().unwrap().message.contains("SQLSTATE 42703"));
+            assert!(span.status.as_ref().unwrap().message.contains("SQLSTATE 42501"));
         }
-        assert_eq!(value(&batches[0], "db.response.status_code").as_deref(), Some("42703"));
+        assert_eq!(value(&batches[0], "db.response.status_code").as_deref(), Some("42501"));
         assert_eq!(value(&messages[0], "pg_mask.outcome").as_deref(), Some("failed"));
     })
     .await;

@@ -1,0 +1,134 @@
+//! Budgets: how many messages, and how many bytes of them, may be in the loader at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::{Mutex, Notify};
+
+/// A limit on what is in use. Callers get their shares in the order in which they ask.
+#[derive(Default)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+    /// Locked by the caller whose turn it is.
+    turn: Mutex<()>,
+    freed: Notify,
+}
+
+/// A part of a budget, given back when it is dropped.
+#[derive(Default)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    amount: usize,
+}
+
+impl Budget {
+    /// Makes a budget of which nothing is in use.
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, ..Self::default() })
+    }
+
+    /// Returns how much of it may be in use.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Waits until `amount` is free, and takes it. An amount above the limit is taken once nothing else is in use.
+    pub(crate) async fn take(self: &Arc<Self>, amount: usize) -> Share {
+        let turn = self.turn.lock().await;
+        while !self.has_room(amount) {
+            self.freed.notified().await;
+        }
+        self.used.fetch_add(amount, Relaxed);
+        drop(turn);
+        Share { budget: Arc::clone(self), amount }
+    }
+
+    fn has_room(&self, amount: usize) -> bool {
+        let used = self.used.load(Relaxed);
+        used == 0 || used.saturating_add(amount) <= self.limit
+    }
+}
+
+impl Share {
+    /// Takes a part out of the share. If the share is too small for it, the rest comes from the budget without waiting:
+    /// what the part stands for is there already.
+    pub(crate) fn split(&mut self, amount: usize) -> Self {
+        let missing = amount.saturating_sub(self.amount);
+        self.budget.used.fetch_add(missing, Relaxed);
+        self.amount -= amount - missing;
+        Self { budget: Arc::clone(&self.budget), amount }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.amount, Relaxed);
+        self.budget.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_taken_than_the_limit() {
+        let budget = Budget::new(10);
+        let first = budget.take(6).await;
+        let second = budget.take(4).await;
+        assert!(timeout(MINUTE, budget.take(1)).await.is_err());
+        drop(second);
+        let third = budget.take(3).await;
+        assert!(timeout(MINUTE, budget.take(2)).await.is_err());
+        drop((first, third));
+        timeout(MINUTE, budget.take(10)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_the_limit_is_taken_alone() {
+        let budget = Budget::new(10);
+        let small = budget.take(1).await;
+        assert!(timeout(MINUTE, budget.take(11)).await.is_err());
+        drop(small);
+        let large = timeout(MINUTE, budget.take(11)).await.unwrap();
+        assert!(timeout(MINUTE, budget.take(1)).await.is_err());
+        drop(large);
+        timeout(MINUTE, budget.take(1)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_share_is_not_overtaken_by_small_ones() {
+        let budget = Budget::new(10);
+        let first = budget.take(6).await;
+        let large = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.take(5).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(timeout(MINUTE, budget.take(1)).await.is_err(), "the other one was first");
+        drop(first);
+        let large = timeout(MINUTE, large).await.unwrap().unwrap();
+        timeout(MINUTE, budget.take(5)).await.unwrap();
+        drop(large);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_turns_out_larger_is_counted_and_delays_the_next() {
+        let budget = Budget::new(10);
+        let mut share = budget.take(4).await;
+        let parts = [share.split(3), share.split(6)];
+        drop(share);
+        assert!(timeout(MINUTE, budget.take(2)).await.is_err(), "9 are in use");
+        let one = budget.take(1).await;
+        drop(parts);
+        timeout(MINUTE, budget.take(9)).await.unwrap();
+        drop(one);
+    }
+}

@@ -1,0 +1,69 @@
+//! A real `PgBouncer` in front of `PostgreSQL`.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::{Loader, World, eventually, nobody, setting};
+
+/// A `PgBouncer` for one role. It ends when this is dropped.
+pub(crate) struct PgBouncer {
+    pub(crate) port: u16,
+    folder: PathBuf,
+    /// Killed when it is dropped.
+    _process: Child,
+}
+
+impl PgBouncer {
+    /// Starts one for a world, with further settings, a line each.
+    pub(crate) async fn start(world: &World, settings: &str) -> Self {
+        let server = format!("host={} port={}", setting("PGHOST"), setting("PGPORT"));
+        Self::start_before(&server, &world.name, &world.password, settings).await
+    }
+
+    /// Starts one in front of a server, given as `host=… port=…`.
+    pub(crate) async fn start_before(server: &str, role: &str, password: &str, settings: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pg_mask-bouncer-{role}-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let users = folder.join("users");
+        fs::write(&users, format!("\"{role}\" \"{password}\"\n")).unwrap();
+        let configuration = folder.join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = {server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\n{settings}\n",
+            users.display()
+        );
+        fs::write(&configuration, text).unwrap();
+        // It does not run as root.
+        for (file, mode) in [(&folder, 0o755), (&users, 0o644), (&configuration, 0o644)] {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut command: Command = nobody("/usr/sbin/pgbouncer");
+        command.arg("-q").arg(&configuration);
+        let mut process = command.spawn().expect("pgbouncer: run dev/install tests");
+        eventually("PgBouncer", async || {
+            assert!(process.try_wait().unwrap().is_none(), "pgbouncer has ended");
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+        Self { port, folder, _process: process }
+    }
+
+    /// A loader of the world that connects through it.
+    pub(crate) fn loader(&self, world: &World) -> Loader {
+        let World { name, password, .. } = world;
+        let url = format!("postgres://{name}:{password}@127.0.0.1:{}/{name}", self.port);
+        world.loader().env("DATABASE_URL", &url)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.folder);
+    }
+}
