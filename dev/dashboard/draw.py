@@ -274,7 +274,7 @@ def plot(page, box, queries, unit, legend):
 
 # --- units, as Grafana writes them --------------------------------------------------------------------------------
 
-PER_SECOND = {"eps": "evt/s", "mps": "msg/s"}
+PER_SECOND = {"eps": "evt/s", "mps": "msg/s", "Bps": "B/s"}
 
 
 def shown(value, unit, decimals=None):
