@@ -103,6 +103,9 @@ class Cluster:
                 run_file(session, tables)
             else:
                 session.execute(tables)
+            # The partitioned tables are login_owner's already.
+            if session.execute("SELECT to_regrole('login_owner') IS NOT NULL").fetchone()[0]:
+                session.execute(f"GRANT USAGE ON SCHEMA {schema} TO login_owner")
             if session.execute("SELECT to_regclass('login_inbox') IS NULL").fetchone()[0]:
                 run_file(session, "sql/03_inbox.sql")
             run_file(session, "sql/04_roles.sql")

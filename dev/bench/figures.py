@@ -45,6 +45,12 @@ FIGURES = {
         "Time of {sizes.chunk:,} events of which Postgres refuses one, the last that is written, over the time of"
         " {sizes.chunk:,} that it all takes.",
     ),
+    "all_bad_rows": Figure(
+        "×",
+        "≤ 5",
+        "Time of {sizes.chunk:,} events of which Postgres refuses each by a CHECK, over the time of {sizes.chunk:,} that it"
+        " all takes.",
+    ),
     "growth_20m": Figure(
         "×",
         "≤ 1.2",

@@ -166,19 +166,23 @@ def siv_vs_base64(cluster, sizes):
     return {"siv_vs_base64": measured(taken, "ratio", events=count)}
 
 
-def bad_row(cluster, sizes):
-    """A chunk in which Postgres refuses one row, the last that is written, against the same without that row's fault."""
+def bad_rows(cluster, sizes):
+    """A chunk in which Postgres refuses one row, the last that is written, and one in which it refuses all, against the same
+    without that fault."""
     count = sizes.chunk
     data.make_table(cluster, count)
     with cluster.logins("indexed") as session:
         session.execute("ALTER TABLE user_logins ADD CHECK (locale <> 'refused')")
-        session.execute(
-            """CREATE UNLOGGED TABLE with_bad AS
-               SELECT n, message_id, sent_at,
-                      CASE WHEN message_id = max(message_id::text) OVER () ::uuid
-                           THEN (body::jsonb || '{"locale": "refused"}')::text ELSE body END AS body
-               FROM raw"""
-        )
+        for table, refused in [
+            ("with_bad", "message_id = max(message_id::text) OVER () ::uuid"),
+            ("all_bad", "true"),
+        ]:
+            session.execute(
+                f"""CREATE UNLOGGED TABLE {table} AS
+                    SELECT n, message_id, sent_at,
+                           CASE WHEN {refused} THEN (body::jsonb || '{{"locale": "refused"}}')::text ELSE body END AS body
+                    FROM raw"""
+            )
 
         def side(table, expected):
             def run(_):
@@ -189,17 +193,21 @@ def bad_row(cluster, sizes):
 
             return run
 
-        sides = {"clean": side("raw", (count, 0, 0)), "bad": side("with_bad", (count - 1, 0, 1))}
-        taken = []
+        sides = {
+            "clean": side("raw", (count, 0, 0)),
+            "bad": side("with_bad", (count - 1, 0, 1)),
+            "all_bad": side("all_bad", (0, 0, count)),
+        }
+        one, all_of_them = [], []
         # So short that it takes more of them to mean something.
         for seconds in rounds(3 * sizes.rounds, sides):
-            taken.append(
-                {f"{name}_seconds": value for name, value in seconds.items()}
-                | {"ratio": seconds["bad"] / seconds["clean"]}
-            )
-        result = measured(taken, "ratio", events=count)
-        progress(f"{count:,} events with a bad one: {result['value']:.2f}")
-    return {"one_bad_row": result}
+            clean = {"clean_seconds": seconds["clean"]}
+            for taken, name in [(one, "bad"), (all_of_them, "all_bad")]:
+                bad = {"bad_seconds": seconds[name], "ratio": seconds[name] / seconds["clean"]}
+                taken.append(clean | bad)
+        one, all_of_them = (measured(taken, "ratio", events=count) for taken in (one, all_of_them))
+        progress(f"{count:,} events with a bad one: {one['value']:.2f}, all bad: {all_of_them['value']:.2f}")
+    return {"one_bad_row": one, "all_bad_rows": all_of_them}
 
 
 def empty(session):

@@ -93,7 +93,7 @@ MEASUREMENTS = {
     ingest.vs_copy_plain: ["ingest_vs_copy_plain"],
     ingest.vs_sql: ["ingest_vs_sql", "ingest_insert_vs_sql"],
     ingest.siv_vs_base64: ["siv_vs_base64"],
-    ingest.bad_row: ["one_bad_row"],
+    ingest.bad_rows: ["one_bad_row", "all_bad_rows"],
     masks.vs_builtin: ["mask_vs_encode", "unmask_vs_decode"],
     masks.siv_vs_pgcrypto: ["siv_vs_pgcrypto"],
     remask.vs_update: ["remask_vs_update", "rekey_vs_update"],
