@@ -376,7 +376,7 @@ impl Writer {
             }
             Ok(Trial::Stored) => {
                 self.standing = Some(self.shared.intake.able());
-                self.leave_culprit(&part, &mut recovery.stopped, REFUSES, &refusal.error);
+                self.leave_if_suspected(part, recovery, &refusal.error);
             }
             Ok(Trial::Refused) => {
                 recovery.doubtful.push(part);
@@ -402,17 +402,17 @@ impl Writer {
     }
 
     /// Decides about messages that were refused alone while nothing showed that the set-up works, when no other part is left.
-    /// If a row was stored since, they are culprits, and the batch is done. If not, waits and has them tried again.
+    /// If a row was stored since, they are suspected. If not, waits and has them tried again.
     async fn is_recovered(&mut self, recovery: &mut Recovery) -> Result<bool, Error> {
         let Some(error) = recovery.refusal.take() else { return Ok(true) };
         let doubtful = std::mem::take(&mut recovery.doubtful);
         let stored = self.shared.stored.load(Relaxed);
         if stored > recovery.stored_before {
             self.standing = Some(self.shared.intake.able());
-            for part in doubtful {
-                self.leave_culprit(&part, &mut recovery.stopped, REFUSES, &error);
+            for part in doubtful.into_iter().rev() {
+                self.leave_if_suspected(part, recovery, &error);
             }
-            return Ok(true);
+            return Ok(recovery.parts.is_empty());
         }
         if self.shared.patience != Patience::Endless {
             return Err(error);
@@ -494,6 +494,16 @@ impl Writer {
         rest
     }
 
+    /// Leaves a message that was refused alone, while the set-up works, for the second time. The first time it is tried
+    /// again: the set-up may have been mended between the refusal and the trial.
+    fn leave_if_suspected(&self, part: Batch, recovery: &mut Recovery, error: &Error) {
+        if recovery.suspects.insert(part[0].lease) {
+            recovery.parts.push(part);
+        } else {
+            self.leave_culprit(&part, &mut recovery.stopped, REFUSES, error);
+        }
+    }
+
     /// Leaves a message to the queue's redrive policy: it comes back when its visibility ends, as often as the policy says.
     fn leave_culprit(&self, culprit: &[Message], stopped: &mut HashSet<Arc<str>>, why: &str, error: &Error) {
         stopped.extend(culprit.iter().filter_map(|message| message.group.clone()));
@@ -529,6 +539,8 @@ struct Recovery {
     doubtful: Vec<Batch>,
     /// The last error of those.
     refusal: Option<Error>,
+    /// Messages that were refused alone, each followed by a sign that the set-up works.
+    suspects: HashSet<LeaseId>,
     /// Message groups of which a message was left: a later one must not overtake it.
     stopped: HashSet<Arc<str>>,
     /// Failures in a row.
@@ -545,6 +557,7 @@ impl Recovery {
             parts: vec![batch],
             doubtful: Vec::new(),
             refusal: None,
+            suspects: HashSet::new(),
             stopped: HashSet::new(),
             failures: 0,
             rounds: 0,

@@ -163,3 +163,23 @@ async fn an_inbox_before_the_one_that_is_meant_gets_no_event_however_its_name_is
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_look_at_our_statements_leaves_those_of_others_to_the_next_library() {
+    World::run(async |world| {
+        // What pg_stat_statements does after parse analysis is to put $1 in the place of a constant.
+        let session = world.session().await;
+        session
+            .batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements; SELECT mask_pii('a value')")
+            .await
+            .unwrap();
+        let name = format!("behind_{}", world.name);
+        session.batch_execute(&format!("SELECT 4711 AS {name}")).await.unwrap();
+        let row = session
+            .query_one("SELECT query FROM pg_stat_statements WHERE query LIKE 'SELECT % AS ' || $1", &[&name])
+            .await
+            .unwrap();
+        assert_eq!(row.get::<_, &str>(0), format!("SELECT $1 AS {name}"));
+    })
+    .await;
+}
