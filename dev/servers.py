@@ -4,10 +4,12 @@
     dev/servers.py start DIR [--database NAME] [--conf name=value]...
     dev/servers.py stop DIR
     dev/servers.py env DIR
+    dev/servers.py run DIR NAME COMMAND...
+    dev/servers.py end DIR NAME
 
 `start` leaves the servers running and describes them in DIR/env, as shell assignments; `env` prints that file. Both
 listen on free ports of 127.0.0.1 only, and everything they write stands under one folder in /var/tmp, which `stop`
-removes. No server or installation that was there before is touched:
+removes. `run` starts a further process beside them, which `end` ends and `stop` too. No server or installation that was there before is touched:
 
 PostgreSQL finds its libraries and its shared files relative to its executable. So the private cluster runs copies of
 the executables in a tree of its own, where all else is links to the installed files, and the extension is put into
@@ -127,6 +129,8 @@ def stop(state_dir):
     env = read_env(state_dir)
     if env:
         root = Path(env["SERVERS_ROOT"])
+        for home in root.glob("beside/*"):
+            end(root, pid_in(home / "pid"), signal.SIGTERM)
         end(root, pid_in(root / "data/postmaster.pid"), signal.SIGINT)  # SIGINT: a fast shutdown
         end(root, pid_in(root / "sqs/pid"), signal.SIGTERM)
         if root.exists():
@@ -135,6 +139,28 @@ def stop(state_dir):
         print(f"servers: stopped, and {root} removed")
     if state_dir.is_dir() and not any(state_dir.iterdir()):
         state_dir.rmdir()
+
+
+def run_beside(state_dir, name, command):
+    """Starts a process beside the servers, with the caller's environment."""
+    home = beside(state_dir, name)
+    spawn(home, command, os.environ | {"HOME": str(home)})
+    print(home)
+
+
+def end_beside(state_dir, name):
+    """Ends the process of this name, if there is one, and removes what it left."""
+    home = beside(state_dir, name)
+    end(home.parent.parent, pid_in(home / "pid"), signal.SIGTERM)
+    if home.exists():
+        shutil.rmtree(home)
+
+
+def beside(state_dir, name):
+    env = read_env(state_dir)
+    if not env:
+        raise Failure(f"no servers in {state_dir}")
+    return Path(env["SERVERS_ROOT"]) / "beside" / name
 
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------
@@ -288,7 +314,6 @@ def installed_sqs_server():
 def start_sqs(root, python):
     """Starts the SQS server and returns its port."""
     home = root / "sqs"
-    home.mkdir(mode=0o700)
     for attempt in range(5):
         port = free_port()
         environment = BARE_ENVIRONMENT | {
@@ -303,18 +328,7 @@ def start_sqs(root, python):
             "SFTP_ENABLED": "0",
             "DOCKER_HOST": f"unix://{home}/no-docker",
         }
-        with (home / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [python, "-m", "ministack"],
-                env=environment,
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Or the end of the shell that started us would be its end too.
-                start_new_session=True,
-            )
-        (home / "pid").write_text(f"{process.pid}\n")
+        process = spawn(home, [python, "-m", "ministack"], environment)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if sqs_answers(f"http://127.0.0.1:{port}"):
@@ -335,6 +349,24 @@ def sqs_answers(endpoint):
 
 
 # --- processes and state ------------------------------------------------------------------------------------------
+
+
+def spawn(home, command, environment):
+    """Starts a process with a folder of its own, which has its log and its pid."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / "log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # Or the end of the shell that started us would be its end too.
+            start_new_session=True,
+        )
+    (home / "pid").write_text(f"{process.pid}\n")
+    return process
 
 
 def is_healthy(env):
@@ -366,14 +398,19 @@ def pid_in(file):
 
 def belongs_to(root, pid):
     """Whether the process is one that was started for `root`: a pid may long belong to another process."""
-    # PostgreSQL has it in its arguments, the SQS server in its environment.
-    for file, sign in (("cmdline", f"{root}/data"), ("environ", f"HOME={root}/sqs")):
+    # PostgreSQL has it in its arguments, the others in their environment.
+    for file, signs in (("cmdline", {f"{root}/data"}), ("environ", {f"HOME={root}/sqs"} | homes_beside(root))):
         try:
-            if os.fsencode(sign) in Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0"):
+            words = Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0")
+            if not {os.fsencode(sign) for sign in signs}.isdisjoint(words):
                 return True
         except OSError:
             pass  # gone, or another user's
     return False
+
+
+def homes_beside(root):
+    return {f"HOME={home}" for home in root.glob("beside/*")}
 
 
 def end(root, pid, polite):
@@ -410,12 +447,16 @@ def write_env(state_dir, env):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("start", "stop", "env"):
+    for command in ("start", "stop", "env", "run", "end"):
         sub = commands.add_parser(command)
         sub.add_argument("dir", metavar="DIR")
         if command == "start":
             sub.add_argument("--database", default="postgres", help="the database that DIR/env names")
             sub.add_argument("--conf", action="append", default=[], metavar="NAME=VALUE", help="a PostgreSQL setting")
+        if command in ("run", "end"):
+            sub.add_argument("name", metavar="NAME")
+        if command == "run":
+            sub.add_argument("process", metavar="COMMAND", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     # The tree must be readable to the server's user, whatever the caller's umask.
     os.umask(0o022)
@@ -426,6 +467,10 @@ def main():
             start(options.dir, options.conf, options.database)
         elif options.command == "stop":
             stop(options.dir)
+        elif options.command == "run":
+            run_beside(options.dir, options.name, options.process)
+        elif options.command == "end":
+            end_beside(options.dir, options.name)
         elif read_env(options.dir):
             print((Path(options.dir) / "env").read_text(), end="")
         else:

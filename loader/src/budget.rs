@@ -10,8 +10,10 @@ use tokio::sync::{Mutex, Notify};
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
-    /// Locked by the caller whose turn it is.
+    /// Locked by the caller whose turn it is to begin something.
     turn: Mutex<()>,
+    /// Locked by the caller whose turn it is at all. What has begun waits for this alone.
+    next: Mutex<()>,
     freed: Notify,
 }
 
@@ -35,12 +37,16 @@ impl Budget {
 
     /// Waits until `amount` is free, and takes it. An amount above the limit is taken once nothing else is in use.
     pub(crate) async fn take(self: &Arc<Self>, amount: usize) -> Share {
-        let turn = self.turn.lock().await;
+        let _turn = self.turn.lock().await;
+        self.wait(amount).await
+    }
+
+    async fn wait(self: &Arc<Self>, amount: usize) -> Share {
+        let _next = self.next.lock().await;
         while !self.has_room(amount) {
             self.freed.notified().await;
         }
         self.used.fetch_add(amount, Relaxed);
-        drop(turn);
         Share { budget: Arc::clone(self), amount }
     }
 
@@ -51,6 +57,17 @@ impl Budget {
 }
 
 impl Share {
+    /// Waits until the share is at least `amount`, before others that ask for a share. It is given back for that time:
+    /// callers that keep what they have while they wait for more would wait for each other.
+    pub(crate) async fn grow(self, amount: usize) -> Self {
+        if amount <= self.amount {
+            return self;
+        }
+        let budget = Arc::clone(&self.budget);
+        drop(self);
+        budget.wait(amount).await
+    }
+
     /// Takes a part out of the share. If the share is too small for it, the rest comes from the budget without waiting:
     /// what the part stands for is there already.
     pub(crate) fn split(&mut self, amount: usize) -> Self {
@@ -117,6 +134,31 @@ mod tests {
         let large = timeout(MINUTE, large).await.unwrap().unwrap();
         timeout(MINUTE, budget.take(5)).await.unwrap();
         drop(large);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shares_that_grow_do_not_wait_for_each_other_and_come_before_new_ones() {
+        let budget = Budget::new(10);
+        let stored = budget.take(4).await;
+        let shares = [budget.take(3).await, budget.take(3).await];
+        let later = |amount: usize| {
+            let budget = Arc::clone(&budget);
+            async move { budget.take(amount).await }
+        };
+        let new = tokio::spawn(later(1));
+        let new_too = tokio::spawn(later(1));
+        tokio::task::yield_now().await;
+        let growing = shares.map(|share| tokio::spawn(share.grow(8)));
+        assert!(timeout(MINUTE, std::future::pending::<()>()).await.is_err());
+        // The first new one was next already.
+        assert!(new.is_finished() && !new_too.is_finished());
+        assert!(growing.iter().all(|share| !share.is_finished()));
+        drop((stored, new.await));
+        for share in growing {
+            assert!(!new_too.is_finished());
+            drop(timeout(MINUTE, share).await.unwrap().unwrap());
+        }
+        timeout(MINUTE, new_too).await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

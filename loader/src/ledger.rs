@@ -120,6 +120,11 @@ pub(crate) struct Reservation<'l> {
 }
 
 impl Reservation<'_> {
+    /// Memory for the answer as a whole.
+    pub(crate) fn bytes(&mut self) -> &mut Share {
+        &mut self.bytes
+    }
+
     /// Takes the memory of a message with such a body out of the room, and more if it is larger than expected.
     pub(crate) fn memory(&mut self, body: Option<&String>) -> Share {
         self.bytes.split(body.map_or(0, String::len) + OVERHEAD)

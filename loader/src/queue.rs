@@ -2,6 +2,7 @@
 
 mod address;
 mod attributes;
+mod connector;
 mod examine;
 mod failure;
 mod service;
@@ -169,7 +170,9 @@ impl Queue {
                 .message_system_attribute_names(SystemAttribute::MessageGroupId)
                 .receive_request_attempt_id(attempt.to_string());
         }
-        let answer = self.checked("ReceiveMessage", call.send().await).await?;
+        let (answer, bytes) = connector::within(std::mem::take(room.bytes()), call.send()).await;
+        *room.bytes() = bytes;
+        let answer = self.checked("ReceiveMessage", answer).await?;
         let messages = answer.messages.unwrap_or_default();
         Ok(messages.into_iter().filter_map(|m| self.enter(m, &mut room, until)).collect())
     }

@@ -113,23 +113,23 @@ $$;
 ///
 /// A token that a key of the ring made stays as it is.
 #[pg_extern(stable, strict, parallel_safe)]
-fn mask_pii(value: &str, call: pg_sys::FunctionCallInfo) -> Text {
+fn mask_pii(value: Text, call: pg_sys::FunctionCallInfo) -> Text {
     let scheme = settings::default_scheme();
     if scheme != Scheme::Base64 {
         security::caller_may_mask_under_a_key(call).or_raise();
     }
-    mask(value, scheme).or_raise()
+    mask(value.as_str(), scheme).or_raise()
 }
 
 /// The mask of a value by a scheme.
 #[pg_extern(stable, strict, parallel_safe, name = "mask_pii")]
-fn mask_pii_by(value: &str, scheme: &str) -> Text {
-    let scheme = match scheme {
+fn mask_pii_by(value: Text, scheme: Text) -> Text {
+    let scheme = match scheme.as_str() {
         "base64" => Scheme::Base64,
         "aes-siv" => Scheme::AesSiv,
         _ => error::raise(Error::UnknownScheme),
     };
-    mask(value, scheme).or_raise()
+    mask(value.as_str(), scheme).or_raise()
 }
 
 fn mask(value: &str, scheme: Scheme) -> Result<Text, Error> {
@@ -171,11 +171,11 @@ fn masks(value: &str) -> Result<Vec<String>, Error> {
 ///
 /// Not parallel safe, since workers do not count.
 #[pg_extern(stable, strict, parallel_restricted)]
-fn unmask_pii(mask: &str) -> Text {
+fn unmask_pii(mask: Text) -> Text {
     if security::is_restricted_operation() {
         error::raise(Error::UnmaskRestricted);
     }
-    unmask(mask).or_raise()
+    unmask(mask.as_str()).or_raise()
 }
 
 fn unmask(mask: &str) -> Result<Text, Error> {

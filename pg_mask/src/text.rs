@@ -1,11 +1,13 @@
 //! Texts as Postgres has them: read where they lie, and written where they are to be.
 
-use pgrx::callconv::{BoxRet, FcInfo};
-use pgrx::pg_sys;
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::varlena;
+use pgrx::{FromDatum, pg_sys, varlena};
+
+use crate::error::{Error, raise};
+use crate::unguarded;
 
 /// A text as it lies in the row; a copy only where it was compressed or stored out of line.
 ///
@@ -23,15 +25,15 @@ pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
     }
 }
 
-/// A text that a function returns, in Postgres's memory. A `String` would be allocated and copied once more, which takes
-/// as long as masking.
+/// A text that a function takes or returns, in Postgres's memory. A `String` would be allocated and copied once more, which
+/// takes as long as masking; and a `&str` is detoasted by a guarded call, whether it needs it or not.
 pub(crate) struct Text(pg_sys::Datum);
 
 impl Text {
     /// The text, which lives as long as the memory context in which it was written.
     pub(crate) fn as_str(&self) -> &str {
         #[expect(unsafe_code, reason = "reads Postgres's structs")]
-        // SAFETY: it is a text, see `write`, and whoever has it is not done with that context.
+        // SAFETY: it is a text, see `write` and `FromDatum`, and whoever has it is not done with that context.
         unsafe {
             text(self.0)
         }
@@ -46,7 +48,7 @@ impl Text {
         // SAFETY: what is allocated has room for the header and the bytes, which are zero at first. Its size is that of
         // a value of Postgres's and a third more at most, so it fits in the header, or palloc has raised an error.
         unsafe {
-            let text = pg_sys::palloc0(pg_sys::VARHDRSZ + most).cast::<pg_sys::varlena>();
+            let text = unguarded::palloc0(pg_sys::VARHDRSZ + most).cast::<pg_sys::varlena>();
             let bytes = text.cast::<u8>().add(pg_sys::VARHDRSZ);
             let written = write(std::slice::from_raw_parts_mut(bytes, most))?.min(most);
             let size = i32::try_from(pg_sys::VARHDRSZ + written).unwrap_or(i32::MAX);
@@ -63,6 +65,23 @@ unsafe impl SqlTranslatable for Text {
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("text"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("text")));
+}
+
+#[expect(unsafe_code, reason = "pgrx hands over arguments by it")]
+impl FromDatum for Text {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(Self(datum))
+    }
+}
+
+#[expect(unsafe_code, reason = "pgrx asks how a function takes it")]
+// SAFETY: the argument is declared as text. It lives until the function returns, and so does what is made of it.
+unsafe impl<'fcx> ArgAbi<'fcx> for Text {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: it reads the datum.
+        unsafe { arg.unbox_arg_using_from_datum() }
+            .unwrap_or_else(|| raise(Error::Internal("an argument is NULL")))
+    }
 }
 
 #[expect(unsafe_code, reason = "pgrx asks for the datum of what a function returns")]

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::address::Address;
+use super::connector;
 use super::failure::innermost;
 use super::{Failure, Queue};
 use crate::monitoring::{Pulse, name};
@@ -177,11 +178,14 @@ impl Access {
     }
 
     fn clients(&self, settings: &SdkConfig, region: String) -> Clients {
-        let client = |timeouts: TimeoutConfig, stalls, retries| {
+        let client = |timeouts: TimeoutConfig, stalls, retries, http| {
             let mut settings = aws_sdk_sqs::config::Builder::from(settings)
                 .timeout_config(timeouts)
                 .stalled_stream_protection(stalls)
                 .retry_config(retries);
+            if http.is_some() {
+                settings.set_http_client(http);
+            }
             if let Some(endpoint) = &self.endpoint {
                 // For SQS alone: the services that credentials come from are elsewhere. A FIPS or dual-stack endpoint
                 // is named as such, and the SDK refuses to choose one besides.
@@ -198,11 +202,12 @@ impl Access {
             .build();
         let progress = StalledStreamProtectionConfig::enabled().upload_enabled(false).grace_period(STALL);
         // A retry inside the SDK would show nowhere, and each hides up to ten more messages.
-        let receiving = client(receiving, progress.build(), RetryConfig::disabled());
+        let receiving =
+            client(receiving, progress.build(), RetryConfig::disabled(), Some(connector::client()));
         // Answers to all other calls are small: watching how each flows in only costs.
         let other = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).build();
         let retries = settings.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
-        let other = client(other, StalledStreamProtectionConfig::disabled(), retries);
+        let other = client(other, StalledStreamProtectionConfig::disabled(), retries, None);
         Clients { receiving, other, region }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use sqs_stub::{Faults, KeyError, Server};
@@ -230,9 +230,12 @@ async fn a_credentials_file_that_is_empty_during_renewal_stops_nothing() {
         fs::write(&file.0, "").unwrap();
         stub.set_faults(refuse_old_key(KeyError::ExpiredToken));
         eventually("a look at the empty file", async || loader.said().contains("not loaded again")).await;
+        let looked = Instant::now();
         file.write("NEW");
         stub.fill(&world.name, 50, |n| event(100 + n));
         eventually("the others", async || stub.counters().deleted == 100).await;
+        // Each call is refused meanwhile. Where credentials come from is asked only once in ten seconds.
+        assert!(looked.elapsed() > Duration::from_secs(9), "{:?}", looked.elapsed());
         assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(100));
     })
     .await;

@@ -81,6 +81,23 @@ async fn what_is_wrong_for_good_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_region_that_is_not_there_yet_is_waited_for() {
+    World::run(async |world| {
+        // So it is where the region comes from the instance metadata, and that service is not up.
+        let loader = || {
+            let loader = world.loader().without("AWS_REGION").without("AWS_ENDPOINT_URL");
+            loader.env("AWS_EC2_METADATA_DISABLED", "true")
+        };
+        // Only a loader that ends with 2 is never started again.
+        loader().end().await.expect(3).says(&["no AWS region"]);
+        let waiting = loader().options(WAIT).start();
+        eventually("a second try", async || waiting.said().matches("no AWS region").count() > 1).await;
+        waiting.stop().await.expect(0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_loader_that_waits_for_its_start_stops_at_once() {
     World::run(async |world| {
         let waiting =
