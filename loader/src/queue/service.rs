@@ -178,21 +178,18 @@ impl Access {
     }
 
     fn clients(&self, settings: &SdkConfig, region: String) -> Clients {
-        let client = |timeouts: TimeoutConfig, stalls, retries, http| {
+        let settings_with = |timeouts: TimeoutConfig, stalls, retries| {
             let mut settings = aws_sdk_sqs::config::Builder::from(settings)
                 .timeout_config(timeouts)
                 .stalled_stream_protection(stalls)
                 .retry_config(retries);
-            if http.is_some() {
-                settings.set_http_client(http);
-            }
             if let Some(endpoint) = &self.endpoint {
                 // For SQS alone: the services that credentials come from are elsewhere. A FIPS or dual-stack endpoint
                 // is named as such, and the SDK refuses to choose one besides.
                 settings.set_endpoint_url(Some(endpoint.clone()));
                 settings.set_use_fips(Some(false)).set_use_dual_stack(Some(false));
             }
-            Client::from_conf(settings.build())
+            settings
         };
         // Ten messages of 1 MiB take their time on a slow link. SQS has hidden them by then, so an answer that has begun
         // is read while it makes progress.
@@ -202,12 +199,13 @@ impl Access {
             .build();
         let progress = StalledStreamProtectionConfig::enabled().upload_enabled(false).grace_period(STALL);
         // A retry inside the SDK would show nowhere, and each hides up to ten more messages.
-        let receiving =
-            client(receiving, progress.build(), RetryConfig::disabled(), Some(connector::client()));
+        let receiving = settings_with(receiving, progress.build(), RetryConfig::disabled())
+            .http_client(connector::client());
         // Answers to all other calls are small: watching how each flows in only costs.
         let other = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).build();
         let retries = settings.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
-        let other = client(other, StalledStreamProtectionConfig::disabled(), retries, None);
+        let other = settings_with(other, StalledStreamProtectionConfig::disabled(), retries);
+        let [receiving, other] = [receiving, other].map(|settings| Client::from_conf(settings.build()));
         Clients { receiving, other, region }
     }
 }
