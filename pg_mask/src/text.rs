@@ -27,6 +27,7 @@ pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a str {
 
 /// A text that a function takes or returns, in Postgres's memory. A `String` would be allocated and copied once more, which
 /// takes as long as masking; and a `&str` is detoasted by a guarded call, whether it needs it or not.
+#[derive(Clone, Copy)]
 pub(crate) struct Text(pg_sys::Datum);
 
 impl Text {
