@@ -10,9 +10,9 @@ use tokio::sync::{Mutex, Notify};
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
-    /// Locked by the caller whose turn it is to begin something.
+    /// Locked by the caller whose turn it is among those that ask for a new share.
     turn: Mutex<()>,
-    /// Locked by the caller whose turn it is at all. What has begun waits for this alone.
+    /// Locked by the caller that waits for room. A share that grows waits only for this lock, so it overtakes new ones.
     next: Mutex<()>,
     freed: Notify,
 }
@@ -57,8 +57,8 @@ impl Budget {
 }
 
 impl Share {
-    /// Waits until the share is at least `amount`, before others that ask for a share. It is given back for that time:
-    /// callers that keep what they have while they wait for more would wait for each other.
+    /// Waits until the share is at least `amount`, and overtakes callers that ask for new shares. Gives back what it has
+    /// meanwhile, because callers that keep their shares while they wait for more would wait for each other.
     pub(crate) async fn grow(self, amount: usize) -> Self {
         if amount <= self.amount {
             return self;

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::common::{Metrics, setting};
+use crate::common::{Metrics, eventually, setting};
 
 /// For how long messages are hidden. It is what a killed loader's messages are waited for, so little is good.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(8);
@@ -111,17 +113,26 @@ async fn keep_running(
         let log = setup.logs.join(format!("{}-{number}.log", setup.name));
         let mut child = start(&setup, &log);
         pid.store(child.id().unwrap_or_default(), Relaxed);
-        let order = tokio::select! {
-            status = child.wait() => {
-                let status = status.unwrap();
-                if is_ready(&log) || !status.code().is_some_and(|code| NOT_STARTED.contains(&code)) {
+        // By its own answer where nobody reads the log.
+        let mut has_answered = false;
+        let order = loop {
+            tokio::select! {
+                order = orders.recv() => break Ok(order),
+                status = child.wait() => break Err(status.unwrap()),
+                () = answers_ready(setup.unread_at), if !has_answered => has_answered = true,
+            }
+        };
+        let was_ready = || has_answered || is_ready(&log);
+        let order = match order {
+            Ok(order) => order,
+            Err(status) => {
+                if was_ready() || !status.code().is_some_and(|code| NOT_STARTED.contains(&code)) {
                     return Err(told("a loader ended by itself", status, &log));
                 }
                 ends.not_started += 1;
                 sleep(Duration::from_millis(200)).await;
                 continue;
             }
-            order = orders.recv() => order,
         };
         if let Some(Order::Kill(done)) = order {
             child.kill().await.unwrap();
@@ -133,7 +144,7 @@ async fn keep_running(
         _ = Command::new("sh").args(["-c", &command]).status().await;
         let status = child.wait().await.unwrap();
         // One that is told to stop while it starts is as likely to say that a server is down.
-        if status.code() != Some(0) && is_ready(&log) {
+        if status.code() != Some(0) && was_ready() {
             return Err(told("a loader that got SIGTERM did not end in good order", status, &log));
         }
         ends.stopped += 1;
@@ -193,7 +204,10 @@ pub(crate) fn set_credentials(logs: &Path, key: Option<&str>) {
 
 /// Lines that the loader whose metrics are at `port` has dropped from a log that nobody reads.
 pub(crate) async fn dropped_lines(port: u16) -> usize {
-    let metrics = Metrics::of(&format!("127.0.0.1:{port}")).await;
+    let address = format!("127.0.0.1:{port}");
+    // It may just be starting again.
+    eventually("its metrics", async || TcpStream::connect(&address).await.is_ok()).await;
+    let metrics = Metrics::of(&address).await;
     metrics.count("pg_mask_loader_log_lines_dropped_total", &[])
 }
 
@@ -207,6 +221,23 @@ pub(crate) async fn full_disks(port: u16) -> usize {
     let metrics = Metrics::of(&address).await;
     let (name, full) = ("pg_mask_loader_store_failures_total", [("sqlstate", "53100")]);
     if metrics.text.contains("53100") { metrics.count(name, &full) } else { 0 }
+}
+
+/// Waits until the loader whose metrics are at this port is ready.
+async fn answers_ready(port: Option<u16>) {
+    let Some(port) = port else { return pending().await };
+    loop {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
+            // The loader may be killed in the middle of it.
+            _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n").await;
+            _ = stream.read_to_string(&mut answer).await;
+        }
+        if answer.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Whether the loader with this log was ready, as far as somebody reads it.

@@ -1,9 +1,9 @@
 //! A real `PgBouncer` in front of `PostgreSQL`.
 
-use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::{env, fs};
 
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -43,7 +43,9 @@ impl PgBouncer {
         for (file, mode) in [(&folder, 0o755), (&users, 0o644), (&configuration, 0o644)] {
             fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let mut command: Command = nobody("/usr/sbin/pgbouncer");
+        // Another version than the system's can be tried by the variable.
+        let program = env::var("PGBOUNCER").unwrap_or_else(|_| "/usr/sbin/pgbouncer".into());
+        let mut command: Command = nobody(&program);
         command.arg("-q").arg(&configuration);
         let mut process = command.spawn().expect("pgbouncer: run dev/install tests");
         eventually("PgBouncer", async || {
