@@ -170,8 +170,8 @@ pub(crate) struct Config {
     )]
     pub(crate) wait_for_start: u16,
 
-    /// Show metrics for Prometheus at this address: /metrics, and beside it /healthz (the process lives) and /readyz (both
-    /// sides have answered lately). Off unless set. Without TLS or password, for a private network; what is shown are
+    /// Show metrics for Prometheus at this address: /metrics, and beside it a status page at /, /healthz (the process lives)
+    /// and /readyz (both sides have answered lately). Off unless set. Without TLS or password, for a private network; what is shown are
     /// counts and times, codes and the names of queues, and no value of an event
     #[arg(long, env = "LOADER_METRICS_ADDRESS", value_name = "HOST:PORT", help_heading = "Operations")]
     pub(crate) metrics_address: Option<String>,

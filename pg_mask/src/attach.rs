@@ -60,7 +60,7 @@ pub(crate) fn attach(wanted: &Wanted<'_>, schema: pg_sys::Oid) -> Result<(), Err
     {
         return Err(Error::Unlogged { relation });
     }
-    let watch = Watch::new(relations);
+    let watch = Watch::new(relations.clone());
     make_constraints_immediate();
     let (sees_index, copy_in) = as_owner(view.owner, || {
         let inbox = Inbox::compile(&definition, &target, &rejects, &watch)?;
@@ -80,6 +80,8 @@ pub(crate) fn attach(wanted: &Wanted<'_>, schema: pg_sys::Oid) -> Result<(), Err
         return Err(Error::Replaced);
     }
     view.warn_of_owner()?;
+    view.warn_of_stranger(owner)?;
+    warn_of_paths(&relations)?;
     if !definition.rules.values().any(|rule| *rule == Rule::MessageId) {
         pgrx::warning!("no rule fills a column with message_id: a redelivered message will be stored again");
     } else if !sees_index {
@@ -91,6 +93,47 @@ pub(crate) fn attach(wanted: &Wanted<'_>, schema: pg_sys::Oid) -> Result<(), Err
     }
     if let Err(NotByCopy::Obstacle(obstacle)) = copy_in {
         pgrx::notice!("rows go into {} by INSERT, which is slower than COPY: {obstacle}", definition.target);
+    }
+    Ok(())
+}
+
+/// Warns of functions in PL/pgSQL that triggers, CHECKs and defaults of these relations call, and that have no search path of their
+/// own. A session compiles such a function once, under the path that it then has. So a role that inserts can choose what types
+/// it names, and the code of a type's CHECK would run with the rights of the inbox's owner.
+fn warn_of_paths(relations: &[pg_sys::Oid]) -> Result<(), Error> {
+    let functions = select(
+        "WITH callers AS (
+             SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass AS class, oid FROM pg_catalog.pg_trigger WHERE tgrelid = ANY ($1)
+             UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, oid FROM pg_catalog.pg_attrdef WHERE adrelid = ANY ($1)
+             UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid FROM pg_catalog.pg_constraint
+             WHERE conrelid = ANY ($1)
+                OR contypid IN (SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = ANY ($1) AND NOT attisdropped)
+         )
+         SELECT DISTINCT pg_catalog.format('%I.%I', n.nspname, p.proname) COLLATE pg_catalog.\"C\"
+         FROM callers c
+         JOIN pg_catalog.pg_depend d ON d.classid = c.class AND d.objid = c.oid
+              AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+         JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+         JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+         WHERE l.lanname = 'plpgsql'
+           AND NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) s (setting) WHERE s.setting LIKE 'search_path=%')
+         ORDER BY 1",
+        &[relations.to_vec().into()],
+        |row| row.get::<String>(1),
+    )?;
+    let functions: Vec<_> = functions.into_iter().flatten().collect();
+    if !functions.is_empty() {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("PL/pgSQL functions without a search path of their own run for each row: {}", functions.join(", ")),
+            "pg_mask",
+        )
+        .set_hint(
+            "A role that inserts can choose what their types mean, with the rights of the inbox's owner. ALTER FUNCTION ... SET \
+             search_path = pg_catalog, pg_temp prevents that.",
+        )
+        .report(PgLogLevel::WARNING);
     }
     Ok(())
 }
@@ -248,6 +291,30 @@ impl View {
     fn is_bound(&self, definition: &Definition, relations: [pg_sys::Oid; 2]) -> Result<bool, Error> {
         let argument = serde_json::to_string(definition).map_err(Error::Definition)?;
         self.oid.map_or(Ok(false), |oid| is_bound(oid, &argument, relations))
+    }
+
+    /// Warns a superuser who takes over an inbox that another role made than the tables' owner: it sees raw events.
+    fn warn_of_stranger(&self, owner_to_be: pg_sys::Oid) -> Result<(), Error> {
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: a plain call.
+        let superuser = unsafe { pg_sys::superuser() };
+        if superuser && self.owner != owner_to_be {
+            let names = select(
+                "SELECT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid($1)), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid($2))",
+                &[self.owner.into(), owner_to_be.into()],
+                |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?)),
+            )?;
+            let (owner, owner_to_be) = names.into_iter().next().unwrap_or_default();
+            let [owner, owner_to_be] = [owner, owner_to_be].map(Option::unwrap_or_default);
+            ErrorReport::new(
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!("inbox {} belongs to {owner}, who can see raw events", self.name),
+                "pg_mask",
+            )
+            .set_hint(format!("If that is not meant: ALTER VIEW {} OWNER TO {owner_to_be}.", self.name))
+            .report(PgLogLevel::WARNING);
+        }
+        Ok(())
     }
 
     /// Warns where events are written with more rights than a flush needs.

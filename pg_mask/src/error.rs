@@ -28,8 +28,6 @@ pub(crate) enum Error {
     NoInbox { relation: String },
     /// The rights by which rejects are unmasked are not there.
     OwnerMayNotUnmask { inbox: String },
-    /// Code that ran in a flush has read or moved the cursor over the rejects.
-    CursorMoved,
     /// The rejects to be redriven may be another inbox's.
     SharedRejects { inbox: String, other: String },
     /// A mask that cannot be taken back, and where it stands.
@@ -265,11 +263,6 @@ impl From<Error> for ErrorReport {
                 format!("the owner of inbox \"{inbox}\" may not unmask its rejects"),
             )
             .set_hint("It takes EXECUTE on unmask_pii(text), and SELECT, UPDATE and DELETE on the rejects table."),
-            Error::CursorMoved => report(
-                Code::ERRCODE_INVALID_CURSOR_STATE,
-                "rejects that are redriven were read by other code".into(),
-            )
-            .set_hint("A trigger of the target or the CHECK of a domain moves cursors."),
             Error::SharedRejects { inbox, other } => report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inboxes \"{inbox}\" and \"{other}\" have the same rejects table"),

@@ -37,6 +37,7 @@ mod audit;
 mod batch;
 mod catalog;
 mod copy_in;
+mod cursors;
 mod error;
 mod flush;
 mod inbox;
@@ -169,8 +170,9 @@ fn masks(value: &str) -> Result<Vec<String>, Error> {
 /// The value that `mask_pii` made a mask from, by whatever scheme and key of the ring; an error, which does not quote it, for
 /// any other text. It is counted. Settings make it logged, limited, and refused without a purpose.
 ///
-/// Not parallel safe, since workers do not count.
-#[pg_extern(stable, strict, parallel_restricted)]
+/// Not parallel safe, since workers do not count. For its cost Postgres calls it after a sort, and so only for the rows that a LIMIT
+/// leaves.
+#[pg_extern(stable, strict, parallel_restricted, cost = 20)]
 fn unmask_pii(mask: Text) -> Text {
     if security::is_restricted_operation() {
         error::raise(Error::UnmaskRestricted);

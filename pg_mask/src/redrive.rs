@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 use crate::attached::Attached;
 use crate::batch::{self, By, Counts, Message, name_of};
 use crate::catalog::select;
+use crate::cursors::Shut;
 use crate::error::Error;
 use crate::inbox::Inbox;
 use crate::plan::{Bound, Plan};
@@ -61,7 +62,7 @@ pub(crate) fn redrive(
         let mut taken = 0;
         let cursor = take(&inbox, wanted)?;
         loop {
-            let fetched = next(&cursor, taken, |message| {
+            let fetched = next(&cursor, |message| {
                 let by = || By::new(inbox.clone(), attached.owner, attached.function);
                 batch::append(view, attached.owner, by, || message)
             })?;
@@ -137,18 +138,14 @@ fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
 
 /// Hands over the next rejects, unmasked, and returns how many they were. Connects anew for that, as memory is freed when a
 /// connection ends.
-fn next(
-    cursor: &str,
-    taken: i64,
-    mut put: impl FnMut(Message<'_>) -> Result<(), Error>,
-) -> Result<i64, Error> {
-    if position(cursor) != Some(taken) {
-        return Err(Error::CursorMoved);
-    }
+fn next(cursor: &str, mut put: impl FnMut(Message<'_>) -> Result<(), Error>) -> Result<i64, Error> {
     Spi::connect_mut(|client| {
         let mut cursor = client.find_cursor(cursor)?;
+        let rejects = cursor.fetch(FETCHED)?;
+        // This one, too. After an error it opens before the cursor is closed.
+        let shut = Shut::all()?;
         let mut fetched = 0;
-        for reject in cursor.fetch(FETCHED)? {
+        for reject in rejects {
             let id = reject.get::<Uuid>(1)?;
             let unmask = |mask| unmask(mask).map_err(|why| why.of_reject(id.map(|id| id.to_string())));
             let body = reject.get::<&str>(3)?.map(unmask).transpose()?;
@@ -159,21 +156,11 @@ fn next(
             })?;
             fetched += 1;
         }
+        drop(shut);
         if fetched == FETCHED {
             // Or else it is closed here, and what it keeps is gone.
             cursor.detach_into_name();
         }
         Ok(fetched)
     })
-}
-
-/// Returns how many rows of a cursor were read, if there is one. Code that runs in a flush can find it by its name.
-fn position(cursor: &str) -> Option<i64> {
-    let name = std::ffi::CString::new(cursor).ok()?;
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a C string; a portal that is found lives until it is closed.
-    unsafe {
-        let portal = pg_sys::GetPortalByName(name.as_ptr()).as_ref()?;
-        i64::try_from(portal.portalPos).ok()
-    }
 }

@@ -3,11 +3,12 @@
 //! What an inbox does to its target is checked as Postgres checks what a view does to its underlying tables: with the
 //! rights of the view's owner, whoever inserts, and never with those of the extension's owner.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 use pgrx::{IntoDatum, direct_function_call, pg_sys};
 
-use crate::error::Error;
+use crate::cursors;
+use crate::error::{Error, Raise};
 use crate::unguarded::InSecurityRestrictedOperation;
 
 /// The search path under which every statement of this library is parsed: names of functions and operators are found
@@ -21,7 +22,7 @@ const PLAIN_NAMES: (&CStr, &CStr) = (c"quote_all_identifiers", c"off");
 /// and the server's log see. The test `session.sql` has a decision for each setting of `pg_settings`.
 ///
 /// The values are fixed ones, not the server's defaults: one that a role or a connection sets looks like a default too.
-const SETTINGS: [(&CStr, &CStr); 25] = [
+const SETTINGS: [(&CStr, &CStr); 26] = [
     CATALOG_PATH,
     // How texts of an event are read.
     (c"DateStyle", c"ISO, YMD"),
@@ -46,6 +47,8 @@ const SETTINGS: [(&CStr, &CStr); 25] = [
     (c"plpgsql.extra_errors", c"none"),
     // This quotes the values of a trigger's query.
     (c"plpgsql.print_strict_params", c"off"),
+    // Whether a query of theirs by a GIN index finds all rows.
+    (c"gin_fuzzy_search_limit", c"0"),
     // Whether policies apply or fail.
     (c"row_security", c"on"),
     // These print the values of a statement as parts of its plan.
@@ -63,24 +66,58 @@ const SETTINGS: [(&CStr, &CStr); 25] = [
 /// A check of a foreign key suspends FORCE ROW LEVEL SECURITY for the role whose table it changes. A trigger there must not take
 /// that along to the owner's tables.
 ///
+/// What runs in it finds neither the session's cursors nor the text of its statement, which has the events of an INSERT.
+///
 /// An error that leaves `act` takes the (sub)transaction with it, whose end puts user and settings back.
 pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     let (user, context) = user_and_context();
     let restrictions =
         (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION).cast_signed();
     let suspended = pg_sys::SECURITY_NOFORCE_RLS.cast_signed();
+    let cursors = cursors::Shut::all().or_raise();
+    let _statement = HiddenStatement::hide();
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: a plain call.
     unsafe {
         pg_sys::SetUserIdAndSecContext(owner, context & !suspended | restrictions);
     }
-    let result = with_settings(&SETTINGS, act);
+    let result = with_settings(&SETTINGS, || {
+        let result = act();
+        cursors.close_others().or_raise();
+        result
+    });
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: `user` and `context` are what stood before.
     unsafe {
         pg_sys::SetUserIdAndSecContext(user, context);
     }
     result
+}
+
+/// Hides the text of the session's statement from `current_query()` until it is dropped. The log has it: errors get there
+/// later.
+struct HiddenStatement(*const c_char);
+
+impl HiddenStatement {
+    fn hide() -> Self {
+        #[expect(unsafe_code, reason = "sets a variable of the backend")]
+        // SAFETY: Postgres reads NULL as no statement.
+        unsafe {
+            let text = pg_sys::debug_query_string;
+            pg_sys::debug_query_string = std::ptr::null();
+            Self(text)
+        }
+    }
+}
+
+impl Drop for HiddenStatement {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "sets a variable of the backend")]
+        // SAFETY: the text of the statement that runs, which lives as long.
+        unsafe {
+            pg_sys::debug_query_string = self.0;
+        }
+    }
 }
 
 /// Returns the role with whose rights code runs now, and the restrictions under which it does.

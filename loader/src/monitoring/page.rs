@@ -154,7 +154,7 @@ fn totals(html: &mut Html, stats: &Stats, uptime: Duration, log_dropped: u64) {
         ("Deleted", count(now.deleted)),
         ("Left to the dead-letter queue", count(now.left)),
         ("Leases lapsed", count(now.lapsed)),
-        ("Database connections", count(now.connections)),
+        ("Database connections made again", count(now.connections)),
         ("Log lines dropped", count(log_dropped)),
     ];
     table(html, "Since the start", rows.into_iter());

@@ -116,7 +116,14 @@ impl Sink {
             Ok(_) => self.trial().await,
             Err(fault) => Err(fault),
         };
-        tried.map_or_else(|fault| Finding::failed(TRIAL, fault.error.to_string()), Finding::of_trial)
+        tried.map_or_else(
+            |fault| {
+                let advice =
+                    "In psql, SELECT try_inbox(…) with the inbox's name shows the database's own message";
+                Finding::failed(TRIAL, format!("{}. {advice}", fault.error))
+            },
+            Finding::of_trial,
+        )
     }
 }
 

@@ -170,6 +170,11 @@ own AS (
     SELECT a.grantee, 'see events', 'TRIGGER', 'pg_class'::regclass, i.inbox
     FROM inboxes i CROSS JOIN LATERAL aclexplode(i.acl) a WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> i.owner
     UNION ALL
+    -- What a further trigger on the inbox calls.
+    SELECT p.proowner, 'see events', 'ownership', 'pg_proc'::regclass, p.oid
+    FROM inboxes i JOIN pg_trigger t ON t.tgrelid = i.inbox JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE p.oid NOT IN (SELECT oid FROM functions)
+    UNION ALL
     SELECT oid, 'unmask', 'superuser', NULL, NULL FROM superusers
     UNION ALL
     -- Before PostgreSQL 16 such a role can grant itself any role but a superuser.

@@ -131,7 +131,7 @@ SELECT attach_inbox('shop.plain_inbox', 'shop.plain', 'shop.plain_rejects', '{"v
 RESET client_min_messages;
 INSERT INTO shop.plain_rejects SELECT id(n), now(), 'mended', mask_pii(format('{"v": "%s"}', repeat('x', 3000000))), now() FROM generate_series(1, 6) n;
 CREATE TRIGGER skip AFTER INSERT ON shop.plain FOR EACH STATEMENT EXECUTE FUNCTION lair.skip();
-SELECT * FROM redrive_rejects('shop.plain_inbox');
+SELECT left(error_of($$SELECT * FROM redrive_rejects('shop.plain_inbox')$$), 5) AS error;
 DROP TRIGGER skip ON shop.plain;
 SELECT * FROM redrive_rejects('shop.plain_inbox');
 -- One that waits since before the statement is the transaction's own.

@@ -438,6 +438,25 @@ CREATE ROLE pp_member IN ROLE pp_reads;
 TABLE here;
 SELECT count(*) FROM pii_privileges WHERE role::text LIKE 'pg\_%';
 ROLLBACK;
+-- A further trigger on an inbox sees raw events. So does the owner of one that was prepared: who takes it over is warned.
+BEGIN;
+CREATE ROLE pp_watcher;
+CREATE ROLE pp_early;
+CREATE TABLE seen (user_id text, id uuid UNIQUE);
+CREATE TABLE seen_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+SET LOCAL client_min_messages = error;
+SELECT attach_inbox('seen_inbox', 'seen', 'seen_rejects', '{"user_id": {"copy": "user_id"}, "id": "message_id"}');
+RESET client_min_messages;
+CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+ALTER FUNCTION watch OWNER TO pp_watcher;
+CREATE TRIGGER a_watch INSTEAD OF INSERT ON seen_inbox FOR EACH ROW EXECUTE FUNCTION watch();
+TABLE here;
+DROP TRIGGER a_watch ON seen_inbox;
+GRANT INSERT, SELECT ON seen, seen_rejects TO pp_early;
+GRANT CREATE ON SCHEMA public TO pp_early;
+ALTER VIEW seen_inbox OWNER TO pp_early;
+SELECT attach_inbox('seen_inbox', 'seen', 'seen_rejects', '{"user_id": {"copy": "user_id"}, "id": "message_id"}');
+ROLLBACK;
 -- Anybody can ask.
 SET ROLE login_loader;
 SELECT count(*) > 0 AS some FROM pii_privileges;

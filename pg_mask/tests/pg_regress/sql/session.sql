@@ -34,7 +34,7 @@ INSERT INTO odd VALUES ('search_path', 'public'), ('DateStyle', 'SQL, DMY'), ('I
     ('lc_time', 'C.UTF-8'), ('default_text_search_config', 'pg_catalog.german'), ('bytea_output', 'escape'), ('xmlbinary', 'hex'),
     ('extra_float_digits', '-15'), ('standard_conforming_strings', 'off'), ('backslash_quote', 'on'), ('transform_null_equals', 'on'),
     ('quote_all_identifiers', 'on'), ('plpgsql.check_asserts', 'off'), ('plpgsql.extra_errors', 'all'), ('plpgsql.print_strict_params', 'on'), ('row_security', 'off'),
-    ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
+    ('gin_fuzzy_search_limit', '5'), ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
 SELECT count(set_config(name, setting, false)) FROM odd;
 TRUNCATE fixed;
 INSERT INTO plain_inbox (body) VALUES ('{"v": "1"}');
@@ -50,7 +50,7 @@ WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|va
   -- Costs, memory, and where and how bytes lie.
   AND s.name NOT IN ('backend_flush_after', 'commit_siblings', 'constraint_exclusion', 'cursor_tuple_fraction', 'default_statistics_target',
     'default_table_access_method', 'default_tablespace', 'default_toast_compression', 'effective_cache_size', 'effective_io_concurrency',
-    'force_parallel_mode', 'from_collapse_limit', 'gin_fuzzy_search_limit', 'gin_pending_list_limit', 'hash_mem_multiplier',
+    'force_parallel_mode', 'from_collapse_limit', 'gin_pending_list_limit', 'hash_mem_multiplier',
     'join_collapse_limit', 'logical_decoding_work_mem', 'maintenance_io_concurrency', 'maintenance_work_mem', 'plan_cache_mode',
     'random_page_cost', 'recursive_worktable_factor', 'seq_page_cost', 'stats_fetch_consistency', 'synchronize_seqscans', 'temp_buffers',
     'temp_tablespaces', 'wal_skip_threshold', 'work_mem', 'allow_alter_system', 'io_combine_limit', 'file_copy_method',
