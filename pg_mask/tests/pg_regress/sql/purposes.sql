@@ -167,3 +167,9 @@ SELECT lift('MTAuMC4wLjE=');
 DROP MATERIALIZED VIEW lifted;
 DROP TABLE loot, masks;
 DROP FUNCTION lift;
+-- Rows that a LIMIT leaves out are not unmasked, also where it comes after a sort.
+CREATE TABLE many AS SELECT n, mask_pii(n::text) AS mask FROM generate_series(1, 100) n;
+SET pg_mask.unmask_limit = 2;
+SELECT n, unmask_pii(mask) FROM many ORDER BY n DESC LIMIT 2;
+RESET pg_mask.unmask_limit;
+DROP TABLE many;
