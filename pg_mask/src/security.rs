@@ -66,7 +66,7 @@ const SETTINGS: [(&CStr, &CStr); 26] = [
 /// A check of a foreign key suspends FORCE ROW LEVEL SECURITY for the role whose table it changes. A trigger there must not take
 /// that along to the owner's tables.
 ///
-/// What runs in it finds neither the session's cursors nor the text of its statement, which has the events of an INSERT.
+/// Code in it finds neither the session's cursors nor the text of its statement, which has the events of an INSERT.
 ///
 /// An error that leaves `act` takes the (sub)transaction with it, whose end puts user and settings back.
 pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {

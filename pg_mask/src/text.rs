@@ -34,7 +34,7 @@ impl Text {
     /// The text, which lives as long as the memory context in which it was written.
     pub(crate) fn as_str(&self) -> &str {
         #[expect(unsafe_code, reason = "reads Postgres's structs")]
-        // SAFETY: it is a text, see `write` and `FromDatum`, and whoever has it is not done with that context.
+        // SAFETY: it is a text, see `write` and `FromDatum`, and that context outlives every use of it.
         unsafe {
             text(self.0)
         }

@@ -1,6 +1,6 @@
 //! The HTTP client for receive calls. It reads an answer once there is room for it in memory.
 //!
-//! What a receive call reserves is a guess from the messages before it. SQS's answer tells its length before its body. An
+//! A receive call reserves memory by a guess from the messages before it. SQS's answer tells its length before its body. An
 //! answer that is longer than the guess waits in the network until what is in memory is stored.
 
 use std::cell::Cell;
