@@ -231,4 +231,4 @@ DROP OWNED BY analyst, reader;
 DROP ROLE analyst, reader;
 TRUNCATE user_logins, login_rejects;
 DELETE FROM remask_progress;
-COPY (SELECT 1) TO PROGRAM 'rm ring.json';
+COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm ring.json';

@@ -277,7 +277,7 @@ SELECT error_of($$COPY user_logins (user_id, masked_ip) FROM PROGRAM 'echo u,10.
 -- As it was.
 ALTER SYSTEM RESET pg_mask.keyring_command;
 :reload
-COPY (SELECT 1) TO PROGRAM 'rm ring.json';
+COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm ring.json';
 \getenv sources PG_ABS_SRCDIR
 \set inbox :sources '/../../../sql/03_inbox.sql'
 \set ECHO none

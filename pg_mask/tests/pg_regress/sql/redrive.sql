@@ -383,4 +383,4 @@ ALTER SYSTEM RESET pg_mask.scheme;
 :reload
 DROP FUNCTION forbid, bring, backdate, ring, full_disk;
 TRUNCATE user_logins, login_rejects;
-COPY (SELECT 1) TO PROGRAM 'rm redrive.json';
+COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm redrive.json';
