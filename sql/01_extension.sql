@@ -5,6 +5,7 @@ DECLARE
     home        CONSTANT pg_catalog.name := pg_catalog.current_schema();
     extension   pg_catalog.name;
     outsiders   pg_catalog.text;
+    namesakes   pg_catalog.text;
 BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     SELECT n.nspname INTO extension
@@ -36,6 +37,27 @@ BEGIN
     END IF;
 
     EXECUTE format('CREATE EXTENSION IF NOT EXISTS pg_mask SCHEMA %I', extension);
+
+    -- Such a function can also be left from a time when others could create there. So can a type, which a call with one
+    -- argument is a cast to. An error takes the extension back.
+    WITH own AS (
+        SELECT p.proname AS name FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
+        WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+          AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'pg_mask')
+    ), others AS (
+        SELECT p.oid::regprocedure::text AS name, p.proowner AS owner FROM pg_proc p
+        WHERE p.pronamespace = extension::regnamespace AND p.proname IN (SELECT name FROM own)
+        UNION ALL
+        SELECT 'type ' || t.oid::regtype::text, t.typowner FROM pg_type t
+        WHERE t.typnamespace = extension::regnamespace AND t.typname IN (SELECT name FROM own)
+    )
+    SELECT string_agg(o.name, ', ' ORDER BY o.name) INTO namesakes
+    FROM others o JOIN pg_roles r ON r.oid = o.owner AND NOT r.rolsuper;
+    IF namesakes IS NOT NULL THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('schema %I has routines or types of other roles with the names of pg_mask''s routines: %s', extension, namesakes),
+            HINT = 'Calls can find them first, with the rights of the caller. Drop them, or move them to another schema.';
+    END IF;
     PERFORM pg_catalog.set_config('search_path', caller_path, true);
 END
 $do$;

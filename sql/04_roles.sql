@@ -1,4 +1,4 @@
--- Run it as a superuser, or as somebody who may create roles and grant unmask_pii. None of the roles can log in by
+-- Run it as a superuser, or as a role that can create roles and grant unmask_pii. None of the roles can log in by
 -- itself: they are for granting to the people and programs that need them.
 --
 -- Tables are looked up in the first schema of the search path, and functions in the extension's: another schema of the search

@@ -1,9 +1,10 @@
-//! Who unmasked how much and for what purpose: counted for each transaction, limited, and logged for each statement.
+//! Counts unmasking per transaction, limits it, and logs each statement: who unmasked how many values, and for what purpose.
 //!
-//! A statement is one message from the client, with everything that runs for it in functions and cursors. It has one line in the
-//! log, or one for each purpose where the purpose changes in the middle of it.
+//! A statement is one message from the client, including all functions and cursors that run for it. It has one log line, or
+//! one for each purpose if the purpose changes within it.
 //!
-//! A value is counted before it leaves. The line is written however the statement ends, unless the process is killed or crashes:
+//! A value is counted before it is returned. The line is written however the statement ends, unless the process is killed or
+//! crashes:
 //!
 //! | end | written by |
 //! |---|---|
@@ -11,57 +12,59 @@
 //! | error, cancel, timeout | the end of the transaction |
 //! | termination, lost client, any other FATAL error | the end of the process |
 
-use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::error::{Error, log_alone};
-use crate::message::at_end_of_message;
-use crate::security::current_role;
+use crate::error::Error;
+use crate::pg::log::log_alone;
+use crate::pg::message_end::at_end_of_message;
+use crate::pg::names::{name_of_application, name_of_database, name_of_role};
+use crate::pg::process::{at_process_end, is_parallel_worker, takes_messages};
+use crate::pg::security::{current_role, session_role};
+use crate::pg::state::{SessionCell, SessionState, session_cell};
+use crate::pg::transaction::{TransactionEnd, at_transaction_end};
 use crate::settings::{self, LOG_UNMASK, LogUnmask, REQUIRE_PURPOSE, UNMASK_LIMIT};
 use crate::statistics::{
     SLOTS,
     roles::{self, Unmasked},
 };
 
-/// What the running statement has unmasked. Names are looked up at once: when a transaction is rolled back, catalogs cannot
-/// be read any more.
+/// Values that the running statement has unmasked. Names are looked up at once, because catalogs cannot be read after a
+/// transaction is rolled back.
 struct Statement {
-    /// The role that logged in, or that the session has become by `SET SESSION AUTHORIZATION`.
+    /// The role that logged in, or that the session took on by `SET SESSION AUTHORIZATION`.
     session_role: pg_sys::Oid,
     role: String,
     database: String,
-    /// The purpose of the values in `by`, and of the next ones until it changes.
+    /// The purpose of the values in `by`, and of the next values until it changes.
     purpose: CString,
     has_purpose: bool,
-    /// The number of times that the setting had changed when it was compared with `purpose`.
+    /// The value of `settings::purpose_changes` when `purpose` was last compared with the setting.
     purpose_changes: u64,
-    /// Values to log, for each role with whose rights they were unmasked. Functions can lend their owners' rights.
+    /// Values to log, for each role whose privileges they were unmasked with. Functions can lend their owners' privileges.
     by: Vec<(pg_sys::Oid, String, u64)>,
     /// All values, whether they are logged or not.
     unmasked: Unmasked,
 }
 
 thread_local! {
-    static STATEMENT: RefCell<Option<Statement>> = const { RefCell::new(None) };
-    /// How many values this transaction has unmasked. A rollback to a savepoint takes none of them back.
+    static STATEMENT: SessionCell<Option<Statement>> = const { session_cell(None) };
+    /// Number of values that this transaction has unmasked. A rollback to a savepoint does not reduce it.
     static IN_TRANSACTION: Cell<u64> = const { Cell::new(0) };
-    /// Whether Postgres will call at the end of the process.
+    /// Whether the callback for the end of the process is registered.
     static EXIT_IS_WATCHED: Cell<bool> = const { Cell::new(false) };
-    /// Whether the log says already that this session's role has no statistics.
+    /// Whether the log already says that this session's role has no statistics.
     static TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts a value that is about to be unmasked, or refuses.
+/// Counts a value that is about to be unmasked, or refuses it.
 pub(crate) fn count() -> Result<(), Error> {
-    #[expect(unsafe_code, reason = "reads a variable")]
-    // SAFETY: it is the process's own.
-    let worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
-    // What a worker counts is lost when it ends.
-    if worker {
+    // A worker's counts are lost when it ends.
+    if is_parallel_worker() {
         return Err(Error::UnmaskInWorker);
     }
     let so_far = IN_TRANSACTION.get();
@@ -79,13 +82,14 @@ pub(crate) fn count() -> Result<(), Error> {
     Ok(())
 }
 
-/// Counts a value that is the first of its statement, its purpose, or its role, unless it lacks a purpose that it needs.
+/// Counts the first value for its statement, purpose or role. Refuses it if it lacks a required purpose.
 fn count_first(user: Option<pg_sys::Oid>) -> Result<(), Error> {
     if REQUIRE_PURPOSE.get() && settings::with_purpose(is_blank) {
         return Err(Error::NoPurpose);
     }
-    // Whatever calls Postgres may raise an error, at which nothing that was counted may be lost: so it comes outside of the borrow.
-    let entry = user.map(|user| (user, role_name(user), 0));
+    // A call of Postgres may raise an error, and then nothing that was counted may be lost. So these calls are made outside
+    // of the borrow.
+    let entry = user.map(|user| (user, name_of_role(user), 0));
     let begun = STATEMENT.with_borrow(Option::is_none).then(Statement::begin);
     let line = STATEMENT.with_borrow_mut(|statement| {
         if begun.is_some() {
@@ -111,11 +115,8 @@ impl Statement {
     fn begin() -> Self {
         at_end_of_message(message_ends);
         watch_exit();
-        #[expect(unsafe_code, reason = "calls Postgres")]
-        // SAFETY: plain calls; names are NULL or C strings of the current memory context.
-        let (session_role, database) =
-            unsafe { (pg_sys::GetSessionUserId(), text_of(pg_sys::get_database_name(pg_sys::MyDatabaseId))) };
-        let role = role_name(session_role);
+        let session_role = session_role();
+        let role = name_of_role(session_role);
         if !roles::prepare(session_role) && !TOLD.replace(true) {
             log_alone(&format!(
                 "pg_mask: no statistics are kept of unmasking by role {role:?}: there are those of {SLOTS} roles"
@@ -126,7 +127,7 @@ impl Statement {
         Self {
             session_role,
             role,
-            database,
+            database: name_of_database(),
             purpose,
             has_purpose,
             purpose_changes: settings::purpose_changes(),
@@ -135,7 +136,7 @@ impl Statement {
         }
     }
 
-    /// Counts a value, if this role has unmasked one before for the purpose that is set. Without a role, it is not logged.
+    /// Counts a value, if this role has already unmasked one for the current purpose. Without a role, it isn't logged.
     fn count(&mut self, user: Option<pg_sys::Oid>) -> bool {
         if self.purpose_changes != settings::purpose_changes() || REQUIRE_PURPOSE.get() && !self.has_purpose {
             return false;
@@ -151,7 +152,7 @@ impl Statement {
         true
     }
 
-    /// Takes over the purpose that is set. Returns the line about what was unmasked for another.
+    /// Takes over the current purpose. Returns the line about values unmasked for the previous one, if it changed.
     fn change_purpose(&mut self) -> Option<String> {
         let purpose = settings::with_purpose(CStr::to_owned);
         self.purpose_changes = settings::purpose_changes();
@@ -165,9 +166,9 @@ impl Statement {
         line
     }
 
-    /// The line for the log, if there is anything to be logged.
+    /// Returns the line for the log, if there is anything to log.
     ///
-    /// Names and the purpose are quoted as Rust quotes texts, so that none can begin a line of its own or end early.
+    /// Names and the purpose are quoted as Rust quotes strings, so that none can start a new line or end early.
     fn line(&self) -> Option<String> {
         let values: u64 = self.by.iter().map(|(.., values)| values).sum();
         if values == 0 {
@@ -182,9 +183,7 @@ impl Statement {
         if self.has_purpose {
             let _ = write!(purpose, ", purpose {:?}", self.purpose.to_string_lossy());
         }
-        #[expect(unsafe_code, reason = "reads a setting")]
-        // SAFETY: a setting of Postgres's is NULL or a C string.
-        let application = unsafe { text_of(pg_sys::application_name) };
+        let application = name_of_application();
         Some(format!(
             "pg_mask: role {:?} unmasked {values} value{plural}{lent} \
              (database {:?}, application {application:?}{purpose})",
@@ -193,64 +192,35 @@ impl Statement {
     }
 }
 
-/// Whether a purpose says nothing.
+/// Whether a purpose is empty or only white space.
 fn is_blank(purpose: &CStr) -> bool {
     purpose.to_string_lossy().trim().is_empty()
 }
 
-fn role_name(role: pg_sys::Oid) -> String {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a plain call; the name is NULL or a C string of the current memory context.
-    unsafe {
-        text_of(pg_sys::GetUserNameFromId(role, true))
-    }
-}
-
-/// # Safety
-/// `text` is NULL or a C string.
-#[expect(unsafe_code, reason = "reads a C string")]
-unsafe fn text_of(text: *const c_char) -> String {
-    if text.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
-}
-
-/// Counts and logs what the statement that is over has unmasked, if it has.
+/// Counts and logs the values that the ended statement has unmasked, if any.
 fn statement_ends() {
     if let Some(statement) = STATEMENT.take() {
         roles::count(statement.session_role, statement.unmasked);
-        // The last, as a cancel or termination that is pending is raised once the line is written.
+        // The log line comes last: once it is written, a pending cancel or termination is raised.
         if let Some(line) = statement.line() {
             log_alone(&line);
         }
     }
 }
 
-/// Has Postgres call at the end of the process, once for each backend that unmasks.
+/// Follows the end of the process, in each backend that unmasks.
 ///
-/// A message does not end when the process does, and no transaction does where it is committed already and its last bytes wait for
-/// a client that reads nothing. Callbacks run in reverse order (`shmem_exit`, ipc.c): this one before Postgres's own, which
-/// rolls back, and long before shared memory is gone. A preloaded library must not ask in the postmaster, whose children
-/// forget what it asked for.
+/// A message does not end when the process does. Nor does a transaction that has committed, while its last bytes wait for a
+/// client that does not read. A preloaded library must not register this in the postmaster, whose children forget it.
 fn watch_exit() {
     if !EXIT_IS_WATCHED.replace(true) {
-        #[expect(unsafe_code, reason = "calls Postgres")]
-        // SAFETY: the callback is a function of this library, which is never unloaded.
-        unsafe {
-            pg_sys::before_shmem_exit(Some(process_ends), pg_sys::Datum::null());
-        }
+        at_process_end(statement_ends);
     }
 }
 
-/// Asks Postgres to tell of transactions.
-#[expect(unsafe_code, reason = "calls Postgres")]
+/// Follows the ends of transactions.
 pub(crate) fn register() {
-    // SAFETY: the callback is a function of this library, which is never unloaded.
-    unsafe {
-        pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
-    }
+    at_transaction_end(transaction_ends);
 }
 
 #[expect(unsafe_code, reason = "called by Postgres")]
@@ -259,29 +229,13 @@ unsafe extern "C-unwind" fn message_ends(_argument: *mut c_void) {
     statement_ends();
 }
 
-#[expect(unsafe_code, reason = "called by Postgres")]
-#[pg_guard]
-unsafe extern "C-unwind" fn process_ends(_status: c_int, _argument: pg_sys::Datum) {
-    statement_ends();
-}
-
-#[expect(unsafe_code, reason = "called by Postgres")]
-#[pg_guard]
-unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
-    use pg_sys::XactEvent as On;
-    match event {
-        On::XACT_EVENT_COMMIT | On::XACT_EVENT_PREPARE => {
-            IN_TRANSACTION.set(0);
-            // Where a procedure commits, its statement goes on; a background worker has no messages.
-            // SAFETY: reads a variable of the backend.
-            if unsafe { pg_sys::MessageContext.is_null() } {
-                statement_ends();
-            }
-        }
-        On::XACT_EVENT_ABORT => {
-            IN_TRANSACTION.set(0);
-            statement_ends();
-        }
-        _ => {}
+fn transaction_ends(end: TransactionEnd) {
+    if end == TransactionEnd::BeforeCommit {
+        return;
+    }
+    IN_TRANSACTION.set(0);
+    // A procedure's statement continues after its COMMIT.
+    if end == TransactionEnd::RolledBack || !takes_messages() {
+        statement_ends();
     }
 }

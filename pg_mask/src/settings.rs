@@ -1,25 +1,51 @@
 //! The settings of the extension.
 //!
-//! Only one of them is for ordinary users: the purpose for which they unmask. A role that inserts must not choose how its events
-//! are masked, and a role that unmasks must not choose whether that is written down.
+//! Ordinary users can set only one of them: the purpose for which they unmask. A role that inserts must not choose how its
+//! events are masked. A role that unmasks must not choose whether that is logged.
 
-use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use masking::scheme;
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use masking::scheme::Scheme;
+use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys::config_enum_entry;
 use pgrx::{PostgresGucEnum, pg_guard, pg_sys};
 
 use crate::error::Error;
+use crate::pg::compat::source_of_setting;
+use crate::pg::state::{SessionCell, SessionState, session_cell};
 
-/// `pg_mask.scheme`.
-#[derive(Clone, Copy, PostgresGucEnum)]
-enum Scheme {
-    #[name = c"base64"]
-    Base64,
-    #[name = c"aes-siv"]
-    AesSiv,
+/// `pg_mask.scheme`: one of the schemes, as its position in their list.
+#[derive(Clone, Copy)]
+struct SchemeSetting(Scheme);
+
+const NO_ENTRY: config_enum_entry = config_enum_entry { name: std::ptr::null(), val: 0, hidden: false };
+
+/// The possible values of `pg_mask.scheme`. Postgres finds the end by an entry without a name.
+const SCHEMES: &[config_enum_entry] = &{
+    let mut entries = [NO_ENTRY; Scheme::ALL.len() + 1];
+    let mut position = 0;
+    while position < Scheme::ALL.len() {
+        let scheme = Scheme::ALL[position];
+        entries[position].name = scheme.c_name().as_ptr();
+        entries[position].val = scheme as i32;
+        position += 1;
+    }
+    entries
+};
+
+#[expect(unsafe_code, reason = "promises that the pointer is valid")]
+// SAFETY: the entries are a constant, with C strings as names and an entry without a name at the end.
+unsafe impl GucEnum for SchemeSetting {
+    fn from_ordinal(ordinal: i32) -> Self {
+        Self(Scheme::ALL[usize::try_from(ordinal).unwrap_or_default()])
+    }
+
+    fn to_ordinal(&self) -> i32 {
+        self.0 as i32
+    }
+
+    const CONFIG_ENUM_ENTRY: *const config_enum_entry = SCHEMES.as_ptr();
 }
 
 /// `pg_mask.log_unmask`.
@@ -31,31 +57,32 @@ pub(crate) enum LogUnmask {
     Statement,
 }
 
-static SCHEME: GucSetting<Scheme> = GucSetting::<Scheme>::new(Scheme::Base64);
+static SCHEME: GucSetting<SchemeSetting> = GucSetting::<SchemeSetting>::new(SchemeSetting(Scheme::Base64));
 pub(crate) static KEYRING_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub(crate) static KEYRING_COMMAND: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c""));
 pub(crate) static LOG_UNMASK: GucSetting<LogUnmask> = GucSetting::<LogUnmask>::new(LogUnmask::Off);
 pub(crate) static UNMASK_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(-1);
-/// In bytes. SQS takes no message over 1 MiB.
+/// Maximum size of a message's body, in bytes. SQS limits a message to 1 MiB.
 static MAX_EVENT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 << 20);
 
-/// The number of the session's last inbox statement, as a setting: `DISCARD ALL` resets it, and tells a library in no other
-/// way. Only this library sets it.
+/// The number of the session's last inbox statement. It is a setting because `DISCARD ALL` resets it and notifies a library
+/// in no other way. Only this library sets it.
 static LAST_STATEMENT: GucSetting<i32> = GucSetting::<i32>::new(0);
 const LAST_STATEMENT_NAME: &CStr = c"pg_mask.last_statement";
 
-/// Whether a statement is the session's last on an inbox, and the session was not reset since.
+/// Whether a statement is the session's last on an inbox, with no session reset since.
 pub(crate) fn is_last_statement(number: i64) -> bool {
     LAST_STATEMENT.get() == as_setting(number)
 }
 
-/// Numbers begin again when a setting can hold no more. It is never 0, which a reset leaves.
+/// Returns a statement's number as a setting. Numbers start over when a setting can hold no more. 0 is never used, because a
+/// reset leaves it.
 fn as_setting(number: i64) -> i32 {
     i32::try_from(number % i64::from(i32::MAX)).unwrap_or_default() + 1
 }
 
-/// Notes the number of the session's last inbox statement.
+/// Stores the number of the session's last inbox statement.
 pub(crate) fn set_last_statement(number: i64) {
     let number = CString::new(as_setting(number).to_string()).unwrap_or_default();
     #[expect(unsafe_code, reason = "calls Postgres")]
@@ -77,18 +104,15 @@ pub(crate) fn set_last_statement(number: i64) {
 static UNMASK_PURPOSE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 pub(crate) static REQUIRE_PURPOSE: GucSetting<bool> = GucSetting::<bool>::new(false);
 
-/// Maximum length of a purpose in characters: each stands in a line of the log.
+/// Maximum length of a purpose, in characters: each purpose becomes part of a log line.
 const PURPOSE_LIMIT: usize = 200;
 
-/// The scheme of masks for which none is named.
-pub(crate) fn default_scheme() -> scheme::Scheme {
-    match SCHEME.get() {
-        Scheme::Base64 => scheme::Scheme::Base64,
-        Scheme::AesSiv => scheme::Scheme::AesSiv,
-    }
+/// Returns the scheme of masks that name none.
+pub(crate) fn default_scheme() -> Scheme {
+    SCHEME.get().0
 }
 
-/// The maximum size of a message's body, in bytes.
+/// Returns the maximum size of a message's body, in bytes.
 pub(crate) fn max_event_size() -> usize {
     usize::try_from(MAX_EVENT_SIZE.get()).unwrap_or_default()
 }
@@ -96,7 +120,7 @@ pub(crate) fn max_event_size() -> usize {
 /// Number of changes of the purpose in this process.
 static PURPOSE_CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// Returns a number that changes whenever the purpose may have changed: comparing texts for each value takes time.
+/// Returns a number that changes whenever the purpose may have changed. Comparing texts for each value would take longer.
 pub(crate) fn purpose_changes() -> u64 {
     PURPOSE_CHANGES.load(Ordering::Relaxed)
 }
@@ -111,7 +135,7 @@ pub(crate) fn with_purpose<R>(act: impl FnOnce(&CStr) -> R) -> R {
     }
 }
 
-/// Refuses a purpose that is too long. The error quotes none of it.
+/// Refuses a purpose that is too long. The error does not quote it.
 #[expect(unsafe_code, reason = "called by Postgres")]
 #[pg_guard]
 unsafe extern "C-unwind" fn check_purpose(
@@ -119,9 +143,9 @@ unsafe extern "C-unwind" fn check_purpose(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres hands over a place that holds NULL or a C string. The message is copied before it is used up.
+    // SAFETY: Postgres passes a pointer to NULL or to a C string. It copies the message before using it up.
     unsafe {
-        // A character has at most four bytes. What is longer is not copied, since that can run out of memory.
+        // A character has at most four bytes. A longer text is not copied, because copying can run out of memory.
         let is_short = |purpose: &CStr| {
             purpose.count_bytes() <= 4 * PURPOSE_LIMIT
                 && purpose.to_string_lossy().chars().count() <= PURPOSE_LIMIT
@@ -135,166 +159,154 @@ unsafe extern "C-unwind" fn check_purpose(
     }
 }
 
-/// Called whenever the purpose is set, and put back at the end of a transaction, savepoint or function.
+/// Called whenever the purpose is set, and when it is restored at the end of a transaction, savepoint or function.
 #[expect(unsafe_code, reason = "called by Postgres")]
 #[pg_guard]
-unsafe extern "C-unwind" fn purpose_changes_now(_new: *const c_char, _extra: *mut c_void) {
+unsafe extern "C-unwind" fn on_purpose_assigned(_new: *const c_char, _extra: *mut c_void) {
     PURPOSE_CHANGES.fetch_add(1, Ordering::Relaxed);
 }
 
-const NAMES: [&CStr; 8] = [
-    c"pg_mask.scheme",
-    c"pg_mask.keyring_file",
-    c"pg_mask.keyring_command",
-    c"pg_mask.log_unmask",
-    c"pg_mask.unmask_limit",
-    c"pg_mask.max_event_size",
-    c"pg_mask.unmask_purpose",
-    c"pg_mask.require_purpose",
-];
-
 thread_local! {
-    /// What came of registering the settings. Should the library not be loaded for that, Postgres tries again at its next use.
-    static REGISTERED: RefCell<Option<Result<(), String>>> = const { RefCell::new(None) };
+    /// The result of registering the settings. If it keeps the library from being loaded, Postgres tries again at its next
+    /// use.
+    static REGISTERED: SessionCell<Option<Result<(), String>>> = const { session_cell(None) };
 }
 
-/// Tells Postgres of the settings, and takes over what they were set to before.
+/// A setting: its name, and the function that defines it under that name.
+type Setting = (&'static CStr, fn(&'static CStr));
+
+/// The settings. Each is checked by [`register`], because there is no other place that defines one.
+const SETTINGS: [Setting; 9] = [
+    (c"pg_mask.scheme", |name| {
+        GucRegistry::define_enum_guc(
+            name,
+            c"The scheme of values for which none is named.",
+            c"",
+            &SCHEME,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }),
+    (c"pg_mask.keyring_file", |name| {
+        GucRegistry::define_string_guc(
+            name,
+            c"The file that holds the key ring.",
+            c"Only the server's operating-system user may have access to it. A relative path begins in the data directory.",
+            &KEYRING_FILE,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY,
+        );
+    }),
+    (c"pg_mask.keyring_command", |name| {
+        GucRegistry::define_string_guc(
+            name,
+            c"A shell command that prints the key ring.",
+            c"",
+            &KEYRING_COMMAND,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY,
+        );
+    }),
+    (c"pg_mask.log_unmask", |name| {
+        GucRegistry::define_enum_guc(
+            name,
+            c"Logs each statement that unmasks values: the role, and the number of values.",
+            c"",
+            &LOG_UNMASK,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }),
+    (c"pg_mask.unmask_limit", |name| {
+        GucRegistry::define_int_guc(
+            name,
+            c"Maximum number of values that a transaction can unmask.",
+            c"-1 is no limit.",
+            &UNMASK_LIMIT,
+            -1,
+            i32::MAX,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }),
+    (c"pg_mask.max_event_size", |name| {
+        GucRegistry::define_int_guc(
+            name,
+            c"Maximum size of a message's body.",
+            c"An inbox refuses the statement that inserts a larger one.",
+            &MAX_EVENT_SIZE,
+            1 << 10,
+            // Postgres has no larger value (`MaxAllocSize` in memutils.h).
+            (1 << 30) - 1,
+            GucContext::Suset,
+            GucFlags::UNIT_BYTE,
+        );
+    }),
+    (c"pg_mask.unmask_purpose", |name| {
+        #[expect(unsafe_code, reason = "names hooks")]
+        // SAFETY: the hooks are guarded.
+        unsafe {
+            GucRegistry::define_string_guc_with_hooks(
+                name,
+                c"The purpose for which values are unmasked: a text of at most 200 characters, for the log.",
+                c"",
+                &UNMASK_PURPOSE,
+                GucContext::Userset,
+                GucFlags::default(),
+                Some(check_purpose),
+                Some(on_purpose_assigned),
+                None,
+            );
+        }
+    }),
+    (c"pg_mask.require_purpose", |name| {
+        GucRegistry::define_bool_guc(
+            name,
+            c"Refuses to unmask values while pg_mask.unmask_purpose is empty.",
+            c"",
+            &REQUIRE_PURPOSE,
+            GucContext::Suset,
+            GucFlags::default(),
+        );
+    }),
+    (LAST_STATEMENT_NAME, |name| {
+        GucRegistry::define_int_guc(
+            name,
+            c"The number of the session's last inbox statement.",
+            c"",
+            &LAST_STATEMENT,
+            0,
+            i32::MAX,
+            GucContext::Suset,
+            GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
+        );
+    }),
+];
+
+/// Registers the settings with Postgres, and takes over their earlier values.
 ///
-/// Until the library is loaded Postgres takes any value for them, from anybody. Those that it then refuses are replaced by the
-/// default with no more than a warning, though that may be no limit, and base64: so here that is an error.
+/// Until the library is loaded, Postgres accepts any value for them, from anyone. On registration, it replaces values that
+/// it then refuses by the default, with only a warning. That default may mean no limit, or base64. So a refused value is an
+/// error here.
 pub(crate) fn register() -> Result<(), Error> {
     if REGISTERED.with_borrow(Option::is_none) {
-        let before = NAMES.map(source);
-        define();
-        let taken = |(name, before): &(&CStr, Option<pg_sys::GucSource::Type>)| {
-            before.is_none() || *before == source(name)
-        };
-        let refused = NAMES.into_iter().zip(before).find(|setting| !taken(setting));
-        let result = refused.map_or(Ok(()), |(name, _)| Err(name.to_string_lossy().into_owned()));
+        let before = SETTINGS.map(|(name, _)| source_of_setting(name));
+        for (name, define) in SETTINGS {
+            define(name);
+        }
+        #[expect(unsafe_code, reason = "calls Postgres")]
+        // SAFETY: a C string.
+        unsafe {
+            pg_sys::MarkGUCPrefixReserved(c"pg_mask".as_ptr());
+        }
+        let is_refused =
+            |(name, before): (&CStr, Option<_>)| before.is_some() && before != source_of_setting(name);
+        let refused =
+            SETTINGS.into_iter().zip(before).find(|((name, _), before)| is_refused((*name, *before)));
+        let result = refused.map_or(Ok(()), |((name, _), _)| Err(name.to_string_lossy().into_owned()));
         REGISTERED.set(Some(result));
     }
     let refused =
         REGISTERED.with_borrow(|result| result.as_ref().and_then(|result| result.as_ref().err().cloned()));
     refused.map_or(Ok(()), |name| Err(Error::SettingNotTaken { name }))
-}
-
-/// Where the value of a setting comes from, if Postgres knows of it: from a file, a role, a connection's options, the session.
-#[cfg(feature = "pg15")]
-fn source(name: &CStr) -> Option<pg_sys::GucSource::Type> {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: so many pointers to settings there are, each of which has a name.
-    unsafe {
-        let count = usize::try_from(pg_sys::GetNumConfigOptions()).unwrap_or_default();
-        let settings = std::slice::from_raw_parts(pg_sys::get_guc_variables(), count);
-        let is_it = |setting: &&*mut pg_sys::config_generic| {
-            CStr::from_ptr((***setting).name).to_bytes().eq_ignore_ascii_case(name.to_bytes())
-        };
-        settings.iter().find(is_it).map(|setting| (**setting).source)
-    }
-}
-
-/// Where the value of a setting comes from, if Postgres knows of it: from a file, a role, a connection's options, the session.
-#[cfg(not(feature = "pg15"))]
-fn source(name: &CStr) -> Option<pg_sys::GucSource::Type> {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a C string; nothing is made or raised where there is no such setting.
-    unsafe {
-        let setting = pg_sys::find_option(name.as_ptr(), false, true, 0);
-        (!setting.is_null()).then(|| (*setting).source)
-    }
-}
-
-fn define() {
-    let secret = GucFlags::SUPERUSER_ONLY;
-    GucRegistry::define_enum_guc(
-        NAMES[0],
-        c"How values are masked where no scheme is named.",
-        c"",
-        &SCHEME,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_string_guc(
-        NAMES[1],
-        c"The file that holds the key ring.",
-        c"It must be the server's user's and nobody else's to read. A path that is not absolute begins in the data directory.",
-        &KEYRING_FILE,
-        GucContext::Sighup,
-        secret,
-    );
-    GucRegistry::define_string_guc(
-        NAMES[2],
-        c"A shell command that prints the key ring.",
-        c"",
-        &KEYRING_COMMAND,
-        GucContext::Sighup,
-        secret,
-    );
-    GucRegistry::define_enum_guc(
-        NAMES[3],
-        c"Logs each statement that unmasks values: who ran it, and how many values.",
-        c"",
-        &LOG_UNMASK,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_int_guc(
-        NAMES[4],
-        c"The most values that a transaction may unmask.",
-        c"-1 is no limit.",
-        &UNMASK_LIMIT,
-        -1,
-        i32::MAX,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_int_guc(
-        LAST_STATEMENT_NAME,
-        c"The number of the session's last inbox statement.",
-        c"",
-        &LAST_STATEMENT,
-        0,
-        i32::MAX,
-        GucContext::Suset,
-        GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE,
-    );
-    GucRegistry::define_int_guc(
-        NAMES[5],
-        c"Maximum size of a message's body.",
-        c"An inbox refuses the statement that inserts a larger one.",
-        &MAX_EVENT_SIZE,
-        1 << 10,
-        // Postgres has no larger value.
-        (1 << 30) - 1,
-        GucContext::Suset,
-        GucFlags::UNIT_BYTE,
-    );
-    #[expect(unsafe_code, reason = "names hooks")]
-    // SAFETY: the hooks are guarded.
-    unsafe {
-        GucRegistry::define_string_guc_with_hooks(
-            NAMES[6],
-            c"Why values are unmasked: a text of at most 200 characters, for the log.",
-            c"",
-            &UNMASK_PURPOSE,
-            GucContext::Userset,
-            GucFlags::default(),
-            Some(check_purpose),
-            Some(purpose_changes_now),
-            None,
-        );
-    }
-    GucRegistry::define_bool_guc(
-        NAMES[7],
-        c"Refuses to unmask values while pg_mask.unmask_purpose is empty.",
-        c"",
-        &REQUIRE_PURPOSE,
-        GucContext::Suset,
-        GucFlags::default(),
-    );
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a C string.
-    unsafe {
-        pg_sys::MarkGUCPrefixReserved(c"pg_mask".as_ptr());
-    }
 }

@@ -295,7 +295,7 @@ $do$;
 --     GRANT USAGE ON SCHEMA partman TO login_partitions;
 --     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA partman TO login_partitions;
 --
--- Loaders go on meanwhile. Making a partition waits for whoever is reading the DEFAULT partition, as a query over the
+-- Loaders go on meanwhile. Making a partition waits for readers of the DEFAULT partition, as a query over the
 -- whole table does; dropping one waits for every transaction that has used the table, and new ones wait behind it. So
 -- set a lock_timeout where analysts run long queries: the next run makes up for one that gave up.
 --

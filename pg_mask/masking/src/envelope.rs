@@ -1,4 +1,4 @@
-//! What a message's body wraps round the text that was published.
+//! The wrapper of a message's body around the published text.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -9,21 +9,21 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::event::{self, PushError, Reject};
-use crate::rules::Message;
+use crate::event::{self, Event};
+use crate::reject::{PushError, Reject};
 
-/// What is round the text that was published.
+/// The wrapper around the published text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Envelope {
-    /// Nothing: it is the body.
+    /// No wrapper: the text is the body.
     #[default]
     None,
-    /// What SNS sends to a queue without raw message delivery: a JSON object with the text as the string `Message`.
+    /// The JSON object that SNS sends to a queue without raw message delivery. The text is its string `Message`.
     Sns,
 }
 
-/// A message out of its envelope.
+/// A message taken out of its envelope.
 pub(crate) struct Opened<'a> {
     pub(crate) id: Option<[u8; 16]>,
     pub(crate) sent_at: i64,
@@ -31,14 +31,14 @@ pub(crate) struct Opened<'a> {
 }
 
 impl Envelope {
-    /// Whether there is none.
+    /// Whether there is no envelope.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::None
     }
 
     /// Takes a message out of its envelope.
-    pub(crate) fn open<'a>(self, message: &Message<'a>) -> Result<Opened<'a>, PushError> {
+    pub(crate) fn open<'a>(self, message: &Event<'a>) -> Result<Opened<'a>, PushError> {
         match self {
             Self::None => {
                 Ok(Opened { id: message.id, sent_at: message.sent_at, text: Cow::Borrowed(message.body) })
@@ -48,16 +48,16 @@ impl Envelope {
     }
 }
 
-/// The members of a notification that are read. Of the type that keys of rules have, since `find` for another type beside
-/// that one would cost each event 10 %: the parser is inlined into one alone.
+/// The members of a notification that are read. They have the type of rules' keys. An instance of `find` for another type
+/// would cost each event 10 %, because the parser is inlined into only one instance.
 static MEMBERS: LazyLock<[String; 4]> =
     LazyLock::new(|| ["Type", "Message", "MessageId", "Timestamp"].map(String::from));
 
 impl<'a> Opened<'a> {
-    /// A notification, whose form is that of "HTTP/HTTPS notification JSON format" in the guide to SNS.
+    /// Takes a text out of a notification in the "HTTP/HTTPS notification JSON format" of the guide to SNS.
     ///
-    /// SNS may deliver one to a queue more than once, as messages of SQS with ids and times of their own. What they have
-    /// in common is the notification's: by it they are known as the same.
+    /// SNS may deliver a notification to a queue more than once, in SQS messages with different ids and times. Only the
+    /// notification's own id and time are equal in all of them, and so identify duplicates.
     fn of_sns(body: &'a str) -> Result<Self, PushError> {
         let found = event::find(body, &*MEMBERS).map_err(|error| match error {
             PushError::Reject(Reject::NotAnObject) => Reject::NotANotification.into(),
@@ -66,11 +66,11 @@ impl<'a> Opened<'a> {
         match string(found[0])?.as_deref() {
             Some("Notification") => {}
             Some("SubscriptionConfirmation" | "UnsubscribeConfirmation") => {
-                return Err(Reject::AboutASubscription.into());
+                return Err(Reject::SubscriptionMessage.into());
             }
             _ => return Err(Reject::NotANotification.into()),
         }
-        let wrong = |member, due| move || Reject::Notification { member, due };
+        let wrong = |member, expected_form| move || Reject::Notification { member, expected_form };
         let text = string(found[1])?.ok_or_else(wrong("Message", "a string"))?;
         let id = string(found[2])?
             .and_then(|id| Uuid::try_parse(&id).ok())
@@ -82,16 +82,16 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// The text of a string; nothing where there is none.
+/// Returns the text of a string, or none if there is no string.
 fn string(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, PushError> {
     value.map(RawValue::get).filter(|raw| raw.starts_with('"')).map(event::unquoted).transpose()
 }
 
-/// A time of RFC 3339 in Postgres's form: microseconds since 2000-01-01 UTC. What is finer is cut off.
+/// Converts an RFC 3339 time to Postgres's form, microseconds since 2000-01-01 UTC. Finer digits are truncated.
 fn timestamp(text: &str) -> Option<i64> {
     /// 2000-01-01 UTC, in microseconds since 1970.
     const EPOCH: i128 = 946_684_800_000_000;
-    // The crate takes any separator, which the RFC leaves to applications.
+    // The crate accepts any separator, because the RFC leaves it to applications.
     if text.as_bytes().get(10) != Some(&b'T') {
         return None;
     }
@@ -107,7 +107,7 @@ mod tests {
     const ID: &str = "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324";
 
     fn open(body: &str) -> Result<Opened<'_>, Reject> {
-        Envelope::Sns.open(&Message { id: Some([7; 16]), sent_at: 7, body }).map_err(PushError::reject)
+        Envelope::Sns.open(&Event { id: Some([7; 16]), sent_at: 7, body }).map_err(PushError::reject)
     }
 
     fn reject(body: &str) -> Option<Reject> {
@@ -120,7 +120,7 @@ mod tests {
         )
     }
 
-    /// With this text as `Message`, in JSON.
+    /// Returns a notification with `message`, in JSON, as `Message`.
     fn with(message: &str) -> String {
         notification(&format!(
             "\"MessageId\":\"{ID}\",\"Message\":{message},\"Timestamp\":\"2012-05-02T00:54:06.655Z\""
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn without_an_envelope_all_is_the_queues() {
-        let message = Message { id: Some([7; 16]), sent_at: 7, body: "text" };
+        let message = Event { id: Some([7; 16]), sent_at: 7, body: "text" };
         let opened =
             Envelope::None.open(&message).map_err(|error| error.reject().to_string()).expect("a text");
         assert_eq!((opened.id, opened.sent_at), (Some([7; 16]), 7));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_notification_is_a_reject() {
+    fn a_body_that_isnt_a_notification_is_rejected() {
         for body in
             ["[]", "null", "1", "\"text\"", "{}", r#"{"user_id":"u"}"#, r#"{"Type":null}"#, r#"{"Type":1}"#]
         {
@@ -160,7 +160,7 @@ mod tests {
         }
         for kind in ["SubscriptionConfirmation", "UnsubscribeConfirmation"] {
             let body = with("\"\"").replace("Notification", kind);
-            assert_eq!(reject(&body), Some(Reject::AboutASubscription));
+            assert_eq!(reject(&body), Some(Reject::SubscriptionMessage));
         }
         assert_eq!(
             reject(&with("\"\"").replace("Notification", "notification")),
@@ -172,7 +172,7 @@ mod tests {
     fn a_notification_lacks_nothing() {
         let whole = with("\"{}\"");
         assert_eq!(reject(&whole), None);
-        for (member, due, good, bad) in [
+        for (member, expected_form, good, bad) in [
             ("Message", "a string", "\"{}\"", ["{}", "null", "1"]),
             (
                 "MessageId",
@@ -193,12 +193,12 @@ mod tests {
             for value in bad {
                 assert_eq!(
                     reject(&given(value)),
-                    Some(Reject::Notification { member, due }),
+                    Some(Reject::Notification { member, expected_form }),
                     "{member} {value}"
                 );
             }
             let without = whole.replace(&format!("\"{member}\":"), "\"other\":");
-            assert_eq!(reject(&without), Some(Reject::Notification { member, due }));
+            assert_eq!(reject(&without), Some(Reject::Notification { member, expected_form }));
         }
     }
 
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(open(&body).map(|opened| opened.text).ok().as_deref(), Some("last"));
         assert_eq!(
             reject(&body.replace("\"last\"", "null")),
-            Some(Reject::Notification { member: "Message", due: "a string" })
+            Some(Reject::Notification { member: "Message", expected_form: "a string" })
         );
     }
 
@@ -255,7 +255,10 @@ mod tests {
     fn nesting_of_any_depth_is_read_without_recursion() {
         let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
         let body = notification(&format!("\"Other\":{deep},\"Message\":{deep}"));
-        assert_eq!(reject(&body), Some(Reject::Notification { member: "Message", due: "a string" }));
+        assert_eq!(
+            reject(&body),
+            Some(Reject::Notification { member: "Message", expected_form: "a string" })
+        );
         assert_eq!(
             open(&with(&format!("\"{deep}\""))).map(|opened| opened.text).ok().as_deref(),
             Some(&*deep)

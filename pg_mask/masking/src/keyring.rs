@@ -1,63 +1,52 @@
-//! The key ring: the keys of the scheme `aes-siv`, the tokens they make and read.
+//! The key ring: the keys of the schemes that need one, and the tokens that they make and read.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
 use std::fmt;
 
-use aes::Aes256Enc;
-use aes_siv::KeyInit as _;
-use aes_siv::siv::{IV_SIZE, Siv};
 use arrayvec::ArrayVec;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::mac::Remembering;
-use crate::memory::{Bytes, OutOfMemory, zeroed, zeroed_on_heap};
-use crate::scheme::Unreadable;
+use crate::library_texts;
+use crate::memory::{Bytes, OutOfMemory, zeroed_on_heap};
+use crate::scheme::{AnyCipher, Scheme, Unreadable};
+use crate::token::{self, Token};
 
-/// The version of the token's format, which is authenticated with each value. With the key id behind it, mostly one block.
-const FORMAT: &[u8] = b"siv1$";
-/// The bytes of a key: half of them for the tag, half for the encryption.
-const KEY_BYTES: usize = 64;
-/// The longest key id.
-const ID_BYTES: usize = 32;
-/// The most keys of a ring.
+/// Maximum number of keys in a ring.
 const MOST_KEYS: usize = 16;
 
-/// The keys of a site, of which one masks and all read.
+/// The keys of a site. One of them masks, and all of them read.
 ///
-/// All that is secret lies in it and nowhere on the heap, so that whoever keeps a ring chooses the memory it is in.
+/// All secrets are in the ring itself and none are on the heap. So the owner of a ring chooses the memory that holds them.
 pub struct KeyRing {
     keys: ArrayVec<Key, MOST_KEYS>,
-    /// Where the key that masks stands in `keys`.
+    /// The index of the primary key, which masks, in `keys`.
     primary: usize,
 }
 
-/// A key: AES-256-SIV (RFC 5297), which is deterministic and authenticated.
-struct Key {
+/// A key of a scheme.
+pub(crate) struct Key {
     id: String,
     state: State,
-    /// What is authenticated with each value: the format's version and the key's id.
-    header: ArrayVec<u8, { FORMAT.len() + ID_BYTES }>,
-    /// Of encryption's half alone, which is all that SIV needs. It is changed by use and put back, never lent out.
-    cipher: RefCell<Siv<Aes256Enc, Remembering>>,
+    cipher: AnyCipher,
 }
 
-/// What a key is still for.
+/// The permitted use of a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// It may be the primary key, now or later.
     Active,
-    /// It reads what tokens there may still be, in a backup, say, and must not mask any more.
+    /// It reads tokens that may still exist, for example in a backup. It must not mask any more.
     Retired,
 }
 
-/// What is wrong with a key ring. Names fields, places and key ids, and never what is in a key.
+/// The error in a key ring. It names fields, places and key ids, and never a key's contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
-    /// It is not JSON, or not of the form of a ring.
+pub enum RingError {
+    /// It isn't JSON, or does not have the form of a ring.
     Form {
         /// The line, from 1.
         line: usize,
@@ -66,20 +55,20 @@ pub enum Wrong {
     },
     /// A field of the ring is missing.
     Missing(&'static str),
-    /// A field is there twice.
+    /// A field occurs twice.
     Twice(&'static str),
     /// The ring has no keys.
     NoKeys,
-    /// The ring has more keys than it may have.
+    /// The ring has more keys than allowed.
     TooManyKeys,
-    /// A field of a key is missing, or not what it must be.
+    /// A field of a key is missing or invalid.
     Key {
-        /// Which key, from 1.
+        /// The number of the key, from 1.
         number: usize,
         /// The field.
         field: &'static str,
-        /// What it must be.
-        must_be: &'static str,
+        /// The requirement for the field.
+        must_be: Cow<'static, str>,
     },
     /// Two keys have the same id.
     SameId(String),
@@ -89,7 +78,7 @@ pub enum Wrong {
     RetiredPrimary,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for RingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Form { line, column } => {
@@ -109,7 +98,7 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// A ring as it is written down. All may be missing, so that it is we who say what is: the errors of the parser quote
+/// A ring as it is written down. All fields are optional, so that our errors report a missing one: the parser's errors quote
 /// what they find.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,17 +112,15 @@ struct Written<'j> {
 #[serde(deny_unknown_fields)]
 struct WrittenKey<'j> {
     id: Option<String>,
-    /// Read where it lies: the parser would leave a copy of a text behind.
+    /// Read in place: the parser would leave a copy of a text behind.
     #[serde(borrow)]
     key: Option<&'j RawValue>,
     state: Option<String>,
 }
 
-impl Wrong {
+impl RingError {
     fn of(error: &serde_json::Error) -> Self {
-        let says = error.to_string();
-        let twice = |field: &&str| says.starts_with(&format!("duplicate field `{field}`"));
-        match ["primary", "keys", "id", "key", "state"].into_iter().find(twice) {
+        match library_texts::field_given_twice(error, &["primary", "keys", "id", "key", "state"]) {
             Some(field) => Self::Twice(field),
             None => Self::Form { line: error.line(), column: error.column() },
         }
@@ -141,43 +128,58 @@ impl Wrong {
 }
 
 impl KeyRing {
-    /// Reads a ring: `{"primary": ID, "keys": [{"id": ID, "key": 64 bytes in base64, "state": "active"}, …]}`.
-    pub fn parse(json: &[u8]) -> Result<Self, Wrong> {
-        let written: Written<'_> = serde_json::from_slice(json).map_err(|error| Wrong::of(&error))?;
-        let primary = written.primary.ok_or(Wrong::Missing("primary"))?;
+    /// Reads a ring: `{"primary": ID, "keys": [{"id": ID, "key": bytes in base64, "state": "active"}, …]}`. The length of a
+    /// key tells its scheme.
+    pub fn parse(json: &[u8]) -> Result<Self, RingError> {
+        let written: Written<'_> = serde_json::from_slice(json).map_err(|error| RingError::of(&error))?;
+        let primary = written.primary.ok_or(RingError::Missing("primary"))?;
         let mut keys = ArrayVec::<Key, MOST_KEYS>::new();
-        for (key, number) in written.keys.ok_or(Wrong::Missing("keys"))?.into_iter().zip(1..) {
+        for (key, number) in written.keys.ok_or(RingError::Missing("keys"))?.into_iter().zip(1..) {
             let key = Key::parse(key, number)?;
             if keys.iter().any(|other| other.id == key.id) {
-                return Err(Wrong::SameId(key.id));
+                return Err(RingError::SameId(key.id));
             }
-            keys.try_push(key).map_err(|_| Wrong::TooManyKeys)?;
+            keys.try_push(key).map_err(|_| RingError::TooManyKeys)?;
         }
         if keys.is_empty() {
-            return Err(Wrong::NoKeys);
+            return Err(RingError::NoKeys);
         }
-        let primary = keys.iter().position(|key| key.id == primary).ok_or(Wrong::NoPrimary)?;
+        let primary = keys.iter().position(|key| key.id == primary).ok_or(RingError::NoPrimary)?;
         if keys[primary].state == State::Retired {
-            return Err(Wrong::RetiredPrimary);
+            return Err(RingError::RetiredPrimary);
         }
         Ok(Self { keys, primary })
     }
 
-    /// The most bytes that the masked form of a value of this length has.
+    /// Returns a ring with a key of zeros for each scheme that needs one. It has nothing to hide.
+    ///
+    /// # Panics
+    /// Panics if there are more such schemes than a ring can have keys.
     #[must_use]
-    pub fn masked_len(&self, value: &[u8]) -> usize {
-        self.keys[self.primary].token_len(value)
+    pub fn of_zeros() -> Self {
+        let key = |(number, bytes): (usize, usize)| {
+            let id = number.to_string();
+            let cipher = AnyCipher::new(&id, &vec![0; bytes]).expect("a length that a scheme told");
+            Key { id, state: State::Active, cipher }
+        };
+        Self { keys: Scheme::key_sizes().enumerate().map(key).collect(), primary: 0 }
     }
 
-    /// Writes the token of `value`, a text, into `out`, which is of [`Self::masked_len`], and returns its length.
-    pub fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
-        self.keys[self.primary].mask(value, out)
+    /// Returns the id of the primary key.
+    #[must_use]
+    pub fn primary_id(&self) -> &str {
+        &self.primary().id
     }
 
-    /// Whether a key of this ring made this.
+    /// Returns the key that masks.
+    pub(crate) fn primary(&self) -> &Key {
+        &self.keys[self.primary]
+    }
+
+    /// Whether a key of this ring made this text.
     pub fn is_token(&self, text: &[u8]) -> Result<bool, OutOfMemory> {
-        // Mostly the answer, at no cost.
-        if !text.starts_with(Token::PREFIX) {
+        // This usually decides, at no cost.
+        if !Scheme::of_mask(text).is_some_and(Scheme::needs_key) {
             return Ok(false);
         }
         match self.open(text) {
@@ -187,135 +189,95 @@ impl KeyRing {
         }
     }
 
-    /// Every token that a value may have: of the primary key first, then of the others, the retired ones too.
+    /// Returns every token that a value may have: the primary key's first, then those of the other keys, including retired
+    /// ones.
     pub fn tokens(&self, value: &[u8]) -> impl Iterator<Item = Result<String, OutOfMemory>> {
         let others = self.keys.iter().enumerate().filter(|(index, _)| *index != self.primary);
-        let keys = [&self.keys[self.primary]].into_iter().chain(others.map(|(_, key)| key));
+        let keys = [self.primary()].into_iter().chain(others.map(|(_, key)| key));
         keys.map(move |key| {
-            let mut token = zeroed_on_heap(key.token_len(value))?;
+            let mut token = zeroed_on_heap(key.masked_len(value))?;
             key.mask(value, &mut token)?;
             // A token is ASCII.
             Ok(String::from_utf8(token).unwrap_or_default())
         })
     }
 
-    /// The most bytes that the value of a token of this length has.
+    /// Returns the maximum length of the value of `token`, in bytes.
     #[must_use]
     pub fn unmasked_len(token: &[u8]) -> usize {
         token.len()
     }
 
-    /// Writes the value of `token` into `out`, which is of [`Self::unmasked_len`], and returns its length.
+    /// Writes the value of `token` into `out`, which must have [`Self::unmasked_len`] bytes. Returns the value's length.
     pub fn unmask(&self, token: &[u8], out: &mut [u8]) -> Result<usize, Unreadable> {
-        let opened = self.open(token)?;
-        let value = &opened[IV_SIZE..];
+        let (opened, tag_bytes) = self.open(token)?;
+        let value = &opened[tag_bytes..];
         out[..value.len()].copy_from_slice(value);
         Ok(value.len())
     }
 
-    /// The value of a token behind the place of its tag.
-    fn open(&self, token: &[u8]) -> Result<Bytes, Unreadable> {
-        let Token { key, mut sealed } = Token::parse(token)?.ok_or(Unreadable::NotAToken)?;
-        let key = self.keys.iter().find(|known| known.id == key).ok_or(Unreadable::UnknownKey)?;
-        key.open(&mut sealed)?;
+    /// Opens a token. Returns its value, preceded by the bytes of its tag, and their number.
+    fn open(&self, token: &[u8]) -> Result<(Bytes, usize), Unreadable> {
+        let Token { scheme, key, mut sealed } = Token::parse(token)?.ok_or(Unreadable::NotAToken)?;
+        let made = |known: &&Key| known.id == key && known.scheme() == scheme;
+        let cipher = &self.keys.iter().find(made).ok_or(Unreadable::UnknownKey)?.cipher;
+        cipher.open(&mut sealed)?;
         // Only texts are masked.
-        if str::from_utf8(&sealed[IV_SIZE..]).is_err() {
+        if str::from_utf8(&sealed[cipher.tag_bytes()..]).is_err() {
             return Err(Unreadable::NotAuthentic);
         }
-        Ok(sealed)
-    }
-}
-
-/// What can be read of a token without its key.
-pub struct Token<'t> {
-    /// The id of the key that it says it is of.
-    pub key: &'t str,
-    /// The value's tag and ciphertext.
-    sealed: Bytes,
-}
-
-impl<'t> Token<'t> {
-    /// What a token begins with.
-    pub(crate) const PREFIX: &'static [u8] = b"$siv$";
-
-    /// Reads a text that has the form of a token.
-    pub fn parse(text: &'t [u8]) -> Result<Option<Self>, OutOfMemory> {
-        let Some((key, body)) = Self::parts(text) else { return Ok(None) };
-        let mut sealed = zeroed(base64::decoded_len_estimate(body.len()))?;
-        let length = URL_SAFE_NO_PAD.decode_slice(body, &mut sealed).unwrap_or_default();
-        sealed.truncate(length);
-        Ok((length >= IV_SIZE).then_some(Self { key, sealed }))
-    }
-
-    /// The key's id, and what stands behind it.
-    fn parts(text: &'t [u8]) -> Option<(&'t str, &'t [u8])> {
-        let rest = text.strip_prefix(Self::PREFIX)?;
-        let end = rest.iter().position(|&byte| byte == b'$')?;
-        let key = str::from_utf8(&rest[..end]).ok().filter(|id| is_id(id))?;
-        Some((key, &rest[end + 1..]))
+        Ok((sealed, cipher.tag_bytes()))
     }
 }
 
 impl Key {
-    fn parse(written: WrittenKey<'_>, number: usize) -> Result<Self, Wrong> {
-        let wrong = |field, must_be| Wrong::Key { number, field, must_be };
-        let id = written.id.filter(|id| is_id(id));
-        let id = id.ok_or_else(|| wrong("id", "1 to 32 letters, digits, - and _"))?;
+    fn parse(written: WrittenKey<'_>, number: usize) -> Result<Self, RingError> {
+        let wrong = |field, must_be| RingError::Key { number, field, must_be };
+        let id = written.id.filter(|id| token::is_id(id));
+        let id = id.ok_or_else(|| wrong("id", "1 to 32 letters, digits, - and _".into()))?;
         let state = match written.state.as_deref() {
             Some("active") => State::Active,
             Some("retired") => State::Retired,
-            _ => return Err(wrong("state", "active or retired")),
+            _ => return Err(wrong("state", "active or retired".into())),
         };
         let written = written.key.map_or("", RawValue::get).as_bytes();
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        // Room for what may be too long.
-        let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(written.len())]);
-        match written {
-            // No base64 has an escape.
-            [b'"', text @ .., b'"'] if STANDARD.decode_slice(text, &mut decoded) == Ok(KEY_BYTES) => {
-                bytes.copy_from_slice(&decoded[..KEY_BYTES]);
-            }
-            _ => return Err(wrong("key", "64 bytes in base64")),
-        }
-        let cipher = RefCell::new(Siv::new((&*bytes).into()));
-        let header = FORMAT.iter().copied().chain(id.bytes()).collect();
-        Ok(Self { id, state, header, cipher })
+        // The text may be too long, so this has room for all of it.
+        let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(written.len())]);
+        let length = match written {
+            // Base64 contains no escapes.
+            [b'"', text @ .., b'"'] => STANDARD.decode_slice(text, &mut bytes).unwrap_or_default(),
+            _ => 0,
+        };
+        let cipher = AnyCipher::new(&id, &bytes[..length]).ok_or_else(|| wrong("key", key_form().into()))?;
+        Ok(Self { id, state, cipher })
     }
 
-    fn token_len(&self, value: &[u8]) -> usize {
-        let sealed = (IV_SIZE + value.len()) * 4;
-        Token::PREFIX.len() + self.id.len() + 1 + sealed.div_ceil(3)
+    /// Returns the scheme that masks under this key.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.cipher.scheme()
     }
 
-    fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
-        let mut sealed = Bytes::from_elem(0, IV_SIZE);
+    /// Returns the length of the token of `value`, in bytes.
+    pub(crate) fn masked_len(&self, value: &[u8]) -> usize {
+        token::len(self.scheme(), &self.id, self.cipher.tag_bytes() + value.len())
+    }
+
+    /// Writes the token of the text `value` into `out`, which must have [`Self::masked_len`] bytes. Returns the token's
+    /// length.
+    pub(crate) fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
+        let mut sealed = Bytes::from_elem(0, self.cipher.tag_bytes());
         sealed.try_reserve_exact(value.len())?;
         sealed.extend_from_slice(value);
-        let (tag, text) = sealed.split_at_mut(IV_SIZE);
-        let sealing = self.cipher.borrow_mut().encrypt_inout_detached([&self.header], text.into());
-        // Not to be passed over: the value would stay as it is.
-        tag.copy_from_slice(&sealing.expect("it fails for more than 126 headers alone"));
-        let start = Token::PREFIX.len() + self.id.len() + 1;
-        out[..Token::PREFIX.len()].copy_from_slice(Token::PREFIX);
-        out[Token::PREFIX.len()..start - 1].copy_from_slice(self.id.as_bytes());
-        out[start - 1] = b'$';
-        // The room is of the very size.
-        Ok(start + URL_SAFE_NO_PAD.encode_slice(&sealed, &mut out[start..]).unwrap_or_default())
-    }
-
-    fn open(&self, sealed: &mut [u8]) -> Result<(), Unreadable> {
-        let (tag, text) = sealed.split_at_mut(IV_SIZE);
-        let tag = (&*tag).try_into().map_err(|_| Unreadable::NotAToken)?;
-        self.cipher
-            .borrow_mut()
-            .decrypt_inout_detached([&self.header], text.into(), &tag)
-            .map_err(|_| Unreadable::NotAuthentic)
+        self.cipher.seal(&mut sealed);
+        Ok(token::write(self.scheme(), &self.id, &sealed, out))
     }
 }
 
-fn is_id(id: &str) -> bool {
-    (1..=ID_BYTES).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+/// Describes a key as it is written in a ring: `64 bytes in base64`.
+#[must_use]
+pub fn key_form() -> String {
+    let sizes = Scheme::key_sizes().map(|bytes| bytes.to_string()).collect::<Vec<_>>();
+    format!("{} bytes in base64", sizes.join(" or "))
 }
 
 #[cfg(test)]

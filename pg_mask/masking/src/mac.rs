@@ -1,7 +1,7 @@
-//! CMAC that remembers what it made of inputs which are the same for every value.
+//! A CMAC that caches its results for inputs that are the same for every value.
 //!
-//! S2V, the first half of SIV (RFC 5297, section 2.4), begins with the MACs of a zero block and of the associated data.
-//! Both are constants of a key, and take twice as long as the one MAC that is the value's own.
+//! S2V, the first half of SIV (RFC 5297, section 2.4), begins with the MACs of a zero block and of the associated data. Both
+//! are constants of a key, and take twice as long as the one MAC of the value itself.
 
 use aes::Aes256Enc;
 use arrayvec::ArrayVec;
@@ -11,11 +11,11 @@ use cmac::digest::{FixedOutput, FixedOutputReset, MacMarker, Update};
 use zeroize::Zeroize;
 
 const ZERO: [u8; 16] = [0; 16];
-/// The longest associated data that is remembered.
+/// Maximum length of the cached associated data, in bytes.
 const MOST: usize = 64;
 
-/// AES-256-CMAC (RFC 4493), with the MACs of a zero block and of the last input that came right after one.
-pub(crate) struct Remembering {
+/// AES-256-CMAC (RFC 4493), with cached MACs of a zero block and of the last input that directly followed one.
+pub(crate) struct CachedCmac {
     mac: Cmac<Aes256Enc>,
     zero: Output<Cmac<Aes256Enc>>,
     header: ArrayVec<u8, MOST>,
@@ -24,21 +24,21 @@ pub(crate) struct Remembering {
     after_zero: bool,
 }
 
-/// What the next MAC is to be of.
+/// The input of the next MAC.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Input {
     Nothing,
-    /// A zero block, which `mac` has not seen yet.
+    /// A zero block that was not passed to `mac` yet.
     Zero,
-    /// The header, likewise.
+    /// The contents of `header`, which were not passed to `mac` yet.
     Header,
-    /// What is in `header` now, for the first time, and in `mac` too.
+    /// An input that was just stored in `header`, and was passed to `mac` too.
     NewHeader,
-    /// What is in `mac`.
+    /// The input that was passed to `mac`.
     Other,
 }
 
-impl Update for Remembering {
+impl Update for CachedCmac {
     fn update(&mut self, data: &[u8]) {
         if data.is_empty() {
             return;
@@ -74,7 +74,7 @@ impl Update for Remembering {
     }
 }
 
-impl FixedOutputReset for Remembering {
+impl FixedOutputReset for CachedCmac {
     fn finalize_into_reset(&mut self, out: &mut Output<Self>) {
         match self.input {
             Input::Zero => *out = self.zero,
@@ -90,13 +90,13 @@ impl FixedOutputReset for Remembering {
     }
 }
 
-impl FixedOutput for Remembering {
+impl FixedOutput for CachedCmac {
     fn finalize_into(mut self, out: &mut Output<Self>) {
         self.finalize_into_reset(out);
     }
 }
 
-impl Reset for Remembering {
+impl Reset for CachedCmac {
     fn reset(&mut self) {
         if self.input == Input::NewHeader {
             self.header.clear();
@@ -107,17 +107,17 @@ impl Reset for Remembering {
     }
 }
 
-impl MacMarker for Remembering {}
+impl MacMarker for CachedCmac {}
 
-impl OutputSizeUser for Remembering {
+impl OutputSizeUser for CachedCmac {
     type OutputSize = <Cmac<Aes256Enc> as OutputSizeUser>::OutputSize;
 }
 
-impl KeySizeUser for Remembering {
+impl KeySizeUser for CachedCmac {
     type KeySize = <Cmac<Aes256Enc> as KeySizeUser>::KeySize;
 }
 
-impl KeyInit for Remembering {
+impl KeyInit for CachedCmac {
     fn new(key: &Key<Self>) -> Self {
         let mut mac = <Cmac<Aes256Enc> as KeyInit>::new(key);
         Update::update(&mut mac, &ZERO);
@@ -134,7 +134,7 @@ impl KeyInit for Remembering {
     }
 }
 
-impl Drop for Remembering {
+impl Drop for CachedCmac {
     fn drop(&mut self) {
         self.zero.zeroize();
         self.header_mac.zeroize();
@@ -149,15 +149,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_remembered_is_what_would_be_made_anew(
+        fn a_cached_mac_equals_a_fresh_one(
             values in prop::collection::vec(
                 (prop::collection::vec(prop::collection::vec(0_u8..3, 0..70), 0..3), prop::collection::vec(0_u8..2, 0..40)),
                 1..20,
             )
         ) {
-            let mut remembering = Siv::<Aes256Enc, Remembering>::new(&[9; 64].into());
+            let mut remembering = Siv::<Aes256Enc, CachedCmac>::new(&[9; 64].into());
             for (headers, value) in values {
-                // Now and then what S2V begins with by itself is put in as a header, or as a value.
+                // Now and then, the zero block that S2V itself begins with is used as a header or a value.
                 let mut plain = value.clone();
                 let expected = Aes256Siv::new(&[9; 64].into()).encrypt_inout_detached(&headers, plain.as_mut_slice().into());
                 let mut sealed = value.clone();

@@ -1,7 +1,8 @@
-//! Memory that runs out is an error: Rust's own answer is to abort, which restarts every session of the server.
+//! Makes running out of memory an error. Rust itself would abort, which restarts every session of the server.
 //!
 //! Buffers that an event fills reserve their bytes with [`reserve`] or [`zeroed`]. Before code that allocates by itself,
-//! [`ensure`] checks that its bound is there. The bound counts a buffer that doubles as it grows, beside its old self.
+//! [`ensure`] checks that the bound of its allocation is available. The bound includes a buffer that doubles as it grows,
+//! together with the old buffer.
 
 use std::collections::TryReserveError;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::hint::black_box;
 
 use smallvec::{CollectionAllocErr, SmallVec};
 
-/// The memory that an event needs is not there.
+/// The memory that an event needs is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -31,12 +32,12 @@ impl From<CollectionAllocErr> for OutOfMemory {
     }
 }
 
-/// Bytes on the stack for a value of a usual length, on the heap for a longer one.
+/// Bytes, on the stack for a value of a usual length, on the heap for a longer one.
 pub(crate) type Bytes = SmallVec<[u8; 256]>;
 
-/// Checks that `bytes` can be allocated, for code that aborts where they cannot.
+/// Checks that `bytes` can be allocated, for code that aborts if they cannot.
 ///
-/// Small sizes pass unchecked: for them the check would take longer than the work.
+/// Small sizes pass unchecked: the check would take longer than the work.
 #[inline]
 pub fn ensure(bytes: usize) -> Result<(), OutOfMemory> {
     const SMALL: usize = 16 << 10;
@@ -46,23 +47,23 @@ pub fn ensure(bytes: usize) -> Result<(), OutOfMemory> {
 #[cold]
 #[inline(never)]
 fn allocate(bytes: usize) -> Result<(), OutOfMemory> {
-    /// For the small allocations beside the large ones, such as an error.
+    /// Bytes for the small allocations made besides the large ones, such as an error.
     const BESIDE: usize = 64 << 10;
     let mut room = Vec::<u8>::new();
     room.try_reserve_exact(bytes.saturating_add(BESIDE))?;
-    // The compiler must not leave out an allocation that nothing uses.
+    // Keeps the compiler from removing an allocation that nothing uses.
     black_box(&mut room);
     Ok(())
 }
 
-/// Checks the memory that `serde_json` takes to read `json`: a copy of an escaped text, or a byte for each open bracket.
+/// Checks the memory that `serde_json` needs to read `json`: a copy of an escaped text, or a byte for each open bracket.
 #[inline]
 pub(crate) fn ensure_parsing(json: &str) -> Result<(), OutOfMemory> {
-    // A buffer of up to twice the text, and while it grows the half of that, or in the end the text in it.
+    // The buffer has up to twice the size of the text. To this adds half of it while it grows, or finally the text in it.
     ensure(json.len().saturating_mul(3))
 }
 
-/// Makes room for `more` elements. Takes what is needed where there is no memory to grow ahead.
+/// Makes room for `more` elements. Reserves only these if there is no memory to grow ahead.
 #[inline]
 pub(crate) fn reserve<T>(buffer: &mut Vec<T>, more: usize) -> Result<(), OutOfMemory> {
     if buffer.capacity() - buffer.len() >= more { Ok(()) } else { grow(buffer, more) }
@@ -77,7 +78,7 @@ fn grow<T>(buffer: &mut Vec<T>, more: usize) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Returns zeros.
+/// Returns zeros, on the stack if there are few.
 #[inline]
 pub(crate) fn zeroed(length: usize) -> Result<Bytes, OutOfMemory> {
     if length <= Bytes::new().inline_size() {
@@ -106,11 +107,11 @@ pub fn copied(text: &str) -> Result<String, OutOfMemory> {
 mod tests {
     use super::*;
 
-    /// More than any machine has.
+    /// More bytes than any machine has.
     const TOO_MUCH: usize = isize::MAX.unsigned_abs() - (1 << 20);
 
     #[test]
-    fn memory_that_is_not_there_is_an_error() {
+    fn an_allocation_that_fails_is_an_error() {
         assert_eq!(ensure(TOO_MUCH), Err(OutOfMemory));
         assert_eq!(ensure(usize::MAX), Err(OutOfMemory));
         assert_eq!(zeroed(TOO_MUCH).err(), Some(OutOfMemory));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_there_is_given() {
+    fn an_allocation_that_succeeds_returns_memory() {
         for length in [0, 1, 256, 257, 1 << 20] {
             assert_eq!(ensure(length), Ok(()));
             assert_eq!(zeroed(length).map(|bytes| bytes.to_vec()), Ok(vec![0; length]));

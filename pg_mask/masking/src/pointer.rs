@@ -1,4 +1,4 @@
-//! Where an event stands in a text: a JSON pointer (RFC 6901).
+//! The location of an event in a text: a JSON pointer (RFC 6901).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,23 +9,24 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::event::{self, PushError, Reject};
+use crate::event;
 use crate::memory;
+use crate::reject::{PushError, Reject};
 
-/// A JSON pointer, by default the one to the whole document.
+/// A JSON pointer. The default points to the whole document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pointer {
-    /// As it was written.
+    /// The pointer as it was written.
     text: String,
-    /// The keys and indexes on the way, unescaped.
+    /// The keys and indexes on the path, unescaped.
     tokens: Vec<String>,
 }
 
 /// Maximum number of keys and indexes in a pointer. Each takes a pass over the text.
 const MAX_TOKENS: usize = 32;
 
-/// A text that is no JSON pointer, or too long a one.
+/// An error: a text isn't a JSON pointer, or is too long a pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAPointer;
 
@@ -40,7 +41,7 @@ impl FromStr for Pointer {
 
     fn from_str(text: &str) -> Result<Self, NotAPointer> {
         let mut parts = text.split('/');
-        // What stands before the first slash.
+        // The part before the first slash must be empty.
         if parts.next() != Some("") || parts.clone().count() > MAX_TOKENS {
             return Err(NotAPointer);
         }
@@ -69,22 +70,22 @@ impl From<Pointer> for String {
 }
 
 impl Pointer {
-    /// Whether it is the one to the whole document.
+    /// Whether it points to the whole document.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// The event in `text`: what stands there, or if that is a string, the text in it.
+    /// Returns the event in `text`: the value at this location, or if that is a string, the text in the string.
     ///
-    /// The whole document is handed back unread. Otherwise `text` is JSON where this succeeds, and what stands there is JSON too;
-    /// a string's text may still be anything.
+    /// The whole document is returned unread. Otherwise, if this succeeds, `text` is JSON, and so is the value at the
+    /// location. A string's text may still be anything.
     pub(crate) fn find<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, PushError> {
         if self.is_whole() {
             return Ok(Cow::Borrowed(text));
         }
         let mut event = text;
-        // A pass for each level, the first over all of the text and each other over what the one before found.
+        // Each level takes a pass: the first over the whole text, each other over what the previous pass found.
         for token in &self.tokens {
             event = step(event, token)?.ok_or_else(|| Reject::NoEvent { pointer: self.text.clone() })?.get();
         }
@@ -92,14 +93,14 @@ impl Pointer {
     }
 }
 
-/// What stands under `token` in an object or array; nothing where that is null.
+/// Returns the value under `token` in an object or array, or none if it is missing or null.
 fn step<'a>(text: &'a str, token: &String) -> Result<Option<&'a RawValue>, PushError> {
     memory::ensure_parsing(text)?;
     let found = match text.trim_ascii_start().as_bytes().first() {
         Some(b'{') => return Ok(event::find(text, slice::from_ref(token))?[0]),
         Some(b'[') => {
             let mut deserializer = serde_json::Deserializer::from_str(text);
-            // No array is so long that the last index there is would be found.
+            // No array is long enough for the maximum index.
             let element = Element(index(token).unwrap_or(usize::MAX));
             deserializer.deserialize_seq(element).and_then(|found| deserializer.end().map(|()| found))
         }
@@ -108,14 +109,14 @@ fn step<'a>(text: &'a str, token: &String) -> Result<Option<&'a RawValue>, PushE
     Ok(found.map_err(|_| Reject::NotJson)?.filter(|found| found.get() != "null"))
 }
 
-/// `0`, or digits that do not begin with one.
+/// Parses the index of an array: `0`, or digits that do not begin with 0.
 fn index(token: &str) -> Option<usize> {
     let leading_zero = token.len() > 1 && token.starts_with('0');
     let digits = token.bytes().all(|byte| byte.is_ascii_digit());
     if digits && !leading_zero { token.parse().ok() } else { None }
 }
 
-/// Reads the element of an array with this index.
+/// Reads the element of an array at this index.
 struct Element(usize);
 
 impl<'de> Visitor<'de> for Element {
@@ -151,8 +152,8 @@ mod tests {
         pointer(at).find(text).map(Cow::into_owned).map_err(PushError::reject)
     }
 
-    /// The document and the pointers of RFC 6901, section 5. There are no strings to look into: the two of "foo" are in
-    /// an array, and its first element is looked at alone.
+    /// The document and the pointers of RFC 6901, section 5. It has no strings to read events from: the two under "foo" are
+    /// in an array, and only its first element is read.
     const RFC_6901: &str = r#"{
         "foo": ["bar", "baz"], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, "g|h": 4, "i\\j": 5, "k\"l": 6, " ": 7, "m~n": 8
     }"#;
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_null_is_not_found() {
+    fn an_absent_or_null_value_is_not_found() {
         let text = r#"{"a":[{"b":null},[],"c",null,4],"":{"":{}},"d":"{\"e\":1}","~1":1}"#;
         for at in [
             "/b",
@@ -220,9 +221,9 @@ mod tests {
         ] {
             assert_eq!(find(at, text).as_deref(), Ok(r#"{"a":1}"#));
         }
-        // Once: a string in a string is not looked into.
+        // Only once: a string within the string's text is not read further.
         assert_eq!(find("/d", r#"{"d":"\"{}\""}"#).as_deref(), Ok(r#""{}""#));
-        // Nor is one that is the whole document.
+        // A string that is the whole document is not read either.
         assert_eq!(find("", r#""{}""#).as_deref(), Ok(r#""{}""#));
     }
 
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_beside_the_way_is_not_json() {
+    fn broken_json_beside_the_path_is_not_json() {
         for (at, text) in [
             ("/d", r#"{"d":{},"x":}"#),
             ("/d", r#"{"d":{}} x"#),
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pointer_is_refused() {
+    fn an_invalid_pointer_is_refused() {
         for text in ["a", "#/a", " /a", "/a~", "/~2", "/a/~/b", "/a~~0", "~0"] {
             assert_eq!(text.parse::<Pointer>(), Err(NotAPointer), "{text}");
             let json = serde_json::to_string(text).expect("a string is JSON");
@@ -273,13 +274,13 @@ mod tests {
         let text = format!("{{\"other\":{deep},\"d\":[{deep},{{}}]}}");
         assert_eq!(find("/d/1", &text).as_deref(), Ok("{}"));
         assert_eq!(find("/d/0", &text).as_deref(), Ok(&*deep));
-        // So is the longest way that a pointer can go.
+        // The longest path of a pointer is read without recursion too.
         let at = "/0".repeat(MAX_TOKENS);
         let text = format!("{}{{}}{}", "[".repeat(MAX_TOKENS), "]".repeat(MAX_TOKENS));
         assert_eq!(find(&at, &text).as_deref(), Ok("{}"));
     }
 
-    /// JSON of a few keys and indexes, so that pointers of the same find something.
+    /// JSON with few keys and indexes, so that generated pointers find something.
     fn json() -> impl Strategy<Value = Value> {
         let scalar = prop_oneof![
             Just(Value::Null),
@@ -316,7 +317,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_what_was_read(at in any::<String>()) {
+        fn a_pointer_is_written_as_it_was_read(at in any::<String>()) {
             if let Ok(pointer) = at.parse::<Pointer>() {
                 prop_assert!(at.is_empty() || at.starts_with('/'));
                 prop_assert_eq!(pointer.is_whole(), at.is_empty());

@@ -1,11 +1,11 @@
-//! Rows as they wait in a chunk: in the very form in which COPY takes them, so that writing them is copying bytes.
+//! Rows as they wait in a chunk, in the form that COPY takes, so that writing them only copies bytes.
 
 use crate::memory::{self, OutOfMemory};
 
-/// How a column's values travel: as the binary form of one type.
+/// The form of a column's values: the binary form of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `text`: UTF-8, still to be read by the column's type where that is another.
+    /// `text`: UTF-8. If the column has another type, that type reads the text later.
     Text,
     /// `integer`.
     Integer,
@@ -17,27 +17,32 @@ pub enum Kind {
     Uuid,
 }
 
-/// Rows of equal width in one buffer, which is used again from chunk to chunk.
+/// Rows of equal width in one buffer, which is reused from chunk to chunk.
 ///
-/// Each is a tuple of COPY's binary format ("File Formats" in the documentation of the statement): the number of fields in
-/// 16 bits, and for each field the number of its bytes in 32 bits, -1 for NULL, and the bytes. Integers are big-endian.
+/// Each row is a tuple in COPY's binary format ("File Formats" in the documentation of COPY). It begins with the number of
+/// fields in 16 bits. Each field is its length in bytes in 32 bits (-1 for NULL), then the bytes. Integers are big-endian.
 pub struct Rows {
     width: i16,
     bytes: Vec<u8>,
-    /// Where each row ends in `bytes`.
+    /// The end of each row in `bytes`.
     ends: Vec<usize>,
 }
 
 const NULL: i32 = -1;
 
 impl Rows {
-    /// No rows of `width` fields, of which Postgres allows 1,600.
+    /// Begins COPY's data: the signature, no flags, no header extension.
+    pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+    /// Ends COPY's data, in place of a number of fields.
+    pub const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
+
+    /// Creates an empty set of rows with `width` fields. Postgres allows 1,600.
     #[must_use]
     pub fn new(width: usize) -> Self {
         Self { width: i16::try_from(width).unwrap_or(i16::MAX), bytes: Vec::new(), ends: Vec::new() }
     }
 
-    /// Adds the row that `write` writes, field by field; nothing where it fails, or where memory runs out.
+    /// Adds the row that `write` writes, field by field. Adds nothing if `write` fails or memory runs out.
     pub fn add<E: From<OutOfMemory>>(
         &mut self,
         write: impl FnOnce(&mut Row<'_>) -> Result<(), E>,
@@ -57,48 +62,48 @@ impl Rows {
         written
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Bytes held.
+    /// Returns the number of bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len() + self.ends.len() * size_of::<usize>()
     }
 
-    /// Takes all rows out. Keeps the memory for the next ones, unless one huge event has grown it past twice `keep` bytes.
+    /// Removes all rows. Keeps the memory for the next rows, unless a huge event has grown it past twice `keep` bytes.
     pub fn clear(&mut self, keep: usize) {
         self.bytes.clear();
-        // Freeing cannot fail; shrinking is an allocation.
+        // Freeing cannot fail, but shrinking allocates.
         if self.bytes.capacity() > keep.saturating_mul(2) {
             self.bytes = Vec::new();
         }
         self.ends.clear();
     }
 
-    /// A row as COPY takes it.
+    /// Returns a row in the form that COPY takes.
     #[must_use]
     pub fn tuple(&self, row: usize) -> &[u8] {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[row]]
     }
 
-    /// The fields of a row; none is a NULL.
+    /// Returns the fields of a row; a NULL is `None`.
     #[must_use]
     pub fn fields(&self, row: usize) -> Fields<'_> {
         Fields(&self.tuple(row)[size_of::<i16>()..])
     }
 
-    /// A field of a row; none is a NULL.
+    /// Returns a field of a row; a NULL is `None`.
     #[must_use]
     pub fn field(&self, row: usize, column: usize) -> Option<&[u8]> {
         self.fields(row).nth(column).flatten()
@@ -107,43 +112,43 @@ impl Rows {
 
 /// A row that is being written.
 ///
-/// Its methods don't report memory that runs out: they note it, and [`Rows::add`] drops the row and reports it.
+/// Its methods don't report that memory ran out: they record it, and [`Rows::add`] drops the row and reports it.
 pub struct Row<'r> {
     bytes: &'r mut Vec<u8>,
     fields: i16,
-    /// Whether there was memory for every field so far.
+    /// Whether there was enough memory for every field so far.
     complete: bool,
 }
 
-/// Bytes of a field's length.
+/// Number of bytes in the length of a field.
 const LENGTH: usize = size_of::<i32>();
 
 impl Row<'_> {
-    /// A NULL.
+    /// Writes a NULL.
     pub fn null(&mut self) {
         if self.reserve(LENGTH) {
             self.length(NULL);
         }
     }
 
-    /// A field that is already in the binary form of its type.
+    /// Writes a field that is already in the binary form of its type.
     pub fn field(&mut self, bytes: &[u8]) {
         self.joined([bytes, b""]);
     }
 
-    /// The same from two parts.
+    /// Writes a field in two parts.
     pub fn joined(&mut self, parts: [&[u8]; 2]) {
         let [first, second] = parts;
         if self.reserve(LENGTH + first.len() + second.len()) {
-            // Nothing that came out of a Postgres value is longer than 1 GB.
+            // Nothing from a Postgres value is longer than 1 GB.
             self.length(i32::try_from(first.len() + second.len()).unwrap_or(i32::MAX));
             self.bytes.extend_from_slice(first);
             self.bytes.extend_from_slice(second);
         }
     }
 
-    /// A field of up to `most` bytes, which `write` writes where they are to be, and counts. Returns their number: 0 where
-    /// memory runs out.
+    /// Writes a field of up to `most` bytes: `write` fills them in place and returns their number. Returns that number, or 0
+    /// if memory runs out.
     pub fn written(
         &mut self,
         most: usize,
@@ -166,17 +171,17 @@ impl Row<'_> {
         length
     }
 
-    /// An `integer` or a `date`.
+    /// Writes an `integer` or a `date`.
     pub fn integer(&mut self, value: i32) {
         self.field(&value.to_be_bytes());
     }
 
-    /// A `timestamptz`.
+    /// Writes a `timestamptz`.
     pub fn timestamp(&mut self, value: i64) {
         self.field(&value.to_be_bytes());
     }
 
-    /// A field that may be NULL.
+    /// Writes a field that may be NULL.
     pub fn optional(&mut self, field: Option<&[u8]>) {
         match field {
             Some(bytes) => self.field(bytes),
@@ -184,7 +189,7 @@ impl Row<'_> {
         }
     }
 
-    /// Makes room for `bytes` of a field, or notes that there is none.
+    /// Makes room for `bytes` of a field, or records that there is none.
     #[inline]
     fn reserve(&mut self, bytes: usize) -> bool {
         let reserved = memory::reserve(self.bytes, bytes).is_ok();
@@ -200,7 +205,7 @@ impl Row<'_> {
     }
 }
 
-/// The fields of a row, in order.
+/// Iterates over the fields of a row, in order.
 pub struct Fields<'r>(&'r [u8]);
 
 impl<'r> Iterator for Fields<'r> {
@@ -208,7 +213,7 @@ impl<'r> Iterator for Fields<'r> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (length, rest) = self.0.split_first_chunk()?;
-        // Only a NULL's is negative.
+        // Only a NULL has a negative length.
         let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
             self.0 = rest;
             return Some(None);
@@ -224,7 +229,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// More than any machine has.
+    /// More bytes than any machine has.
     const TOO_MUCH: usize = isize::MAX.unsigned_abs() - (1 << 20);
 
     #[derive(Debug, PartialEq)]
@@ -295,14 +300,14 @@ mod tests {
         assert_eq!(rows.bytes.capacity(), 0);
     }
 
-    /// Where in a row memory runs out.
+    /// The point in a row at which memory runs out.
     #[derive(Debug, Clone, Copy)]
-    enum Failure {
+    enum MemoryEnds {
         /// There is no room for a field.
         Room,
-        /// There is none for what writes it.
+        /// There is no memory for the work of writing a field.
         Work,
-        /// There is no room, and then the row is refused.
+        /// There is no room for a field, and then the row is refused.
         RoomBeforeRefusal,
     }
 
@@ -311,7 +316,7 @@ mod tests {
         fn a_row_without_memory_is_an_error_and_leaves_nothing(
             rows in prop::collection::vec(prop::collection::vec(any::<Option<Vec<u8>>>(), 3), 0..5),
             before in 0_usize..3,
-            failure in prop_oneof![Just(Failure::Room), Just(Failure::Work), Just(Failure::RoomBeforeRefusal)],
+            failure in prop_oneof![Just(MemoryEnds::Room), Just(MemoryEnds::Work), Just(MemoryEnds::RoomBeforeRefusal)],
         ) {
             let mut all = rows_of(3, &rows);
             let bytes = all.bytes.clone();
@@ -320,12 +325,12 @@ mod tests {
                     row.field(b"field");
                 }
                 let length = match failure {
-                    Failure::Work => row.written(9, |_| Err(OutOfMemory)),
-                    Failure::Room | Failure::RoomBeforeRefusal => row.written(TOO_MUCH, |_| Ok(1)),
+                    MemoryEnds::Work => row.written(9, |_| Err(OutOfMemory)),
+                    MemoryEnds::Room | MemoryEnds::RoomBeforeRefusal => row.written(TOO_MUCH, |_| Ok(1)),
                 };
                 assert_eq!(length, 0);
                 row.null();
-                if matches!(failure, Failure::RoomBeforeRefusal) { Err(Error::Refused) } else { Ok(()) }
+                if matches!(failure, MemoryEnds::RoomBeforeRefusal) { Err(Error::Refused) } else { Ok(()) }
             });
             prop_assert_eq!(failed, Err(Error::OutOfMemory));
             prop_assert_eq!((&all.bytes, all.len()), (&bytes, rows.len()));

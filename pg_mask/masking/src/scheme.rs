@@ -1,36 +1,86 @@
-//! Schemes: ways to mask a text, and to take the mask back.
+//! Schemes: ways to mask a text, and to unmask the mask. Each is one file and one line of the list in this file.
 //!
-//! A mask is deterministic (equal values have equal masks, different values different ones), so duplicates stay
-//! visible on masks alone.
+//! A mask is deterministic: equal values have equal masks, and different values have different ones. So duplicates stay
+//! visible in the masks alone. A mask says which scheme made it: only base64 has no prefix.
 
-pub mod base64;
+mod aes_siv;
+mod base64;
+mod enums;
+
+use std::ffi::CStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyring::{KeyRing, Token};
-use crate::memory::{OutOfMemory, zeroed};
+use crate::memory::OutOfMemory;
+use enums::schemes;
 
-/// A way to mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Scheme {
-    /// An encoding, which anyone can take back.
-    #[serde(rename = "base64")]
-    Base64,
-    /// Encryption by AES-256-SIV, under the primary key of a ring.
-    #[serde(rename = "aes-siv")]
-    AesSiv,
+// The order is by strength, weakest first. A name stands in settings and rules, so it never changes.
+schemes! {
+    encodings {
+        "base64" => base64::Base64,
+    }
+    ciphers {
+        "aes-siv" => aes_siv::AesSiv,
+    }
 }
 
-/// Why a mask could not be taken back. Says nothing of what is in it.
+/// A scheme without keys, which anyone can reverse.
+pub(crate) trait Encoding {
+    /// The beginning of each mask. Only one scheme may have an empty prefix.
+    const PREFIX: &'static str;
+    /// Describes a mask, for hints.
+    const FORM: &'static str;
+
+    /// Returns the length of the mask of `value`, in bytes.
+    fn masked_len(value: &[u8]) -> usize;
+
+    /// Writes the mask of `value` into `out`, which must have [`Self::masked_len`] bytes, and returns its length.
+    fn mask(value: &[u8], out: &mut [u8]) -> usize;
+
+    /// Returns the maximum length of the value of `mask`, in bytes. A value is never longer than its mask.
+    fn unmasked_len(mask: &[u8]) -> usize;
+
+    /// Writes the value of `mask` into `out`, which must have [`Self::unmasked_len`] bytes, and returns its length.
+    ///
+    /// Accepts only what [`Self::mask`] can have made from a text that Postgres can store.
+    fn unmask(mask: &[u8], out: &mut [u8]) -> Result<usize, Unreadable>;
+}
+
+/// A scheme with keys. A value of the type holds one key, and must wipe it when dropped.
+///
+/// The cipher seals bytes in place. [`Token`](crate::token::Token) makes a text of them that names the scheme and the key.
+pub(crate) trait Cipher: Sized {
+    /// The beginning of each token. It begins and ends with `$`.
+    const PREFIX: &'static str;
+    /// Length of a key in bytes. It tells which cipher a key of the ring is for, so each cipher has a length of its own.
+    const KEY_BYTES: usize;
+    /// Number of bytes that a sealed value has more than the value.
+    const TAG_BYTES: usize;
+
+    /// Takes a key of [`Self::KEY_BYTES`] bytes. The cipher must authenticate `id`, the key's name, with each value. An id
+    /// has at most [`MAX_ID_BYTES`] bytes.
+    fn new(id: &str, key: &[u8]) -> Self;
+
+    /// Seals the value after the first [`Self::TAG_BYTES`] bytes in place, and overwrites these with its tag.
+    fn seal(&self, sealed: &mut [u8]);
+
+    /// Opens what [`Self::seal`] made, in place. If it fails, nothing of the value is left in `sealed`.
+    fn open(&self, sealed: &mut [u8]) -> Result<(), Unreadable>;
+}
+
+/// Maximum length of a key's id, in bytes.
+pub(crate) const MAX_ID_BYTES: usize = 32;
+
+/// The reason that a mask cannot be unmasked. It reveals nothing of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     /// No scheme made it.
     NotAToken,
-    /// It is of a key that is not on the ring.
+    /// Its key is not on the ring.
     UnknownKey,
-    /// It is not as the key that it names made it.
+    /// It isn't as the key that it names made it.
     NotAuthentic,
-    /// The memory to read it is not there.
+    /// There is not enough memory to read it.
     OutOfMemory,
 }
 
@@ -40,155 +90,52 @@ impl From<OutOfMemory> for Unreadable {
     }
 }
 
-/// Makes the masks of a scheme.
+/// A scheme's definition, as far as it needs no key.
 #[derive(Clone, Copy)]
-pub enum Masker<'k> {
-    /// Those of `base64`. The ring, where there is one, knows the tokens that are to stay as they are.
-    Base64(Option<&'k KeyRing>),
-    /// Those of `aes-siv`.
-    AesSiv(&'k KeyRing),
+pub(crate) enum Kind {
+    Encoding(AnyEncoding),
+    Cipher { key_bytes: usize, tag_bytes: usize },
 }
 
-impl<'k> Masker<'k> {
-    /// The masker of a scheme; none where that needs a ring and there is none.
+impl Scheme {
+    /// Returns the scheme with this name.
     #[must_use]
-    pub fn new(scheme: Scheme, ring: Option<&'k KeyRing>) -> Option<Self> {
-        match scheme {
-            Scheme::Base64 => Some(Self::Base64(ring)),
-            Scheme::AesSiv => ring.map(Self::AesSiv),
-        }
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|scheme| scheme.name() == name)
     }
 
-    /// The most bytes that the mask of `value` has.
+    /// Whether masking and unmasking need a key.
     #[must_use]
-    pub fn masked_len(&self, value: &[u8]) -> usize {
-        match self {
-            Self::Base64(_) => base64::masked_len(value),
-            Self::AesSiv(ring) => ring.masked_len(value),
-        }
+    pub fn needs_key(self) -> bool {
+        matches!(self.kind(), Kind::Cipher { .. })
     }
 
-    /// Writes the mask of `value`, a text, into `out`, which is of [`Self::masked_len`], and returns its length.
-    ///
-    /// A token that a key of the ring made stays as it is: nothing is masked twice.
-    pub fn mask(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
-        let ring = match *self {
-            Self::Base64(ring) => ring,
-            Self::AesSiv(ring) => Some(ring),
-        };
-        if let Some(ring) = ring
-            && ring.is_token(value)?
-        {
-            out[..value.len()].copy_from_slice(value);
-            return Ok(value.len());
-        }
-        self.mask_anew(value, out)
+    /// Returns the lengths of keys that a ring can hold, in bytes.
+    pub(crate) fn key_sizes() -> impl Iterator<Item = usize> {
+        Self::ALL.iter().filter_map(|scheme| match scheme.kind() {
+            Kind::Encoding(_) => None,
+            Kind::Cipher { key_bytes, .. } => Some(key_bytes),
+        })
     }
 
-    /// The same whatever `value` is, so that unmasking gives just that.
-    pub fn mask_anew(&self, value: &[u8], out: &mut [u8]) -> Result<usize, OutOfMemory> {
-        match self {
-            Self::Base64(_) => Ok(base64::mask(value, out)),
-            Self::AesSiv(ring) => ring.mask(value, out),
+    /// Describes a mask of this scheme, for hints.
+    fn form(self) -> String {
+        match self.kind() {
+            Kind::Encoding(encoding) => encoding.form().to_owned(),
+            Kind::Cipher { .. } => format!("a token {}key$base64url", self.prefix()),
         }
     }
 }
 
-/// Whether a text has the form of a mask. A base64 text may also be a value that happens to look so.
-pub fn is_mask(text: &[u8]) -> Result<bool, OutOfMemory> {
-    if is_keyed(text) {
-        return Ok(Token::parse(text)?.is_some());
-    }
-    let mut value = zeroed(base64::unmasked_len(text))?;
-    Ok(base64::unmask(text, &mut value).is_ok())
-}
-
-/// Whether a key ring is needed to take this mask back.
+/// Lists the names of the schemes for a hint, each in quotes: `'base64' or 'aes-siv'`.
 #[must_use]
-pub fn is_keyed(mask: &[u8]) -> bool {
-    // No standard base64 has a `$`.
-    mask.starts_with(Token::PREFIX)
+pub fn names(quote: char) -> String {
+    let quoted = Scheme::ALL.iter().map(|scheme| format!("{quote}{}{quote}", scheme.name()));
+    quoted.collect::<Vec<_>>().join(" or ")
 }
 
-/// The most bytes that [`remask`] writes.
+/// Lists the forms of masks, for a hint.
 #[must_use]
-pub fn remasked_len(mask: &[u8], ring: &KeyRing) -> usize {
-    // A value is shorter than its mask.
-    ring.masked_len(mask)
-}
-
-/// Writes the mask that `mask`, of any scheme and key, is to become under the ring's primary key, and returns its length.
-pub fn remask(mask: &[u8], ring: &KeyRing, out: &mut [u8]) -> Result<usize, Unreadable> {
-    let mut value = zeroed(mask.len())?;
-    let length =
-        if is_keyed(mask) { ring.unmask(mask, &mut value) } else { base64::unmask(mask, &mut value) }?;
-    Ok(ring.mask(&value[..length], out)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::keyring::tests::{a, a_then_b};
-    use proptest::prelude::*;
-
-    fn mask(masker: Masker<'_>, value: &str) -> String {
-        let mut out = vec![0; masker.masked_len(value.as_bytes())];
-        let length = masker.mask(value.as_bytes(), &mut out).expect("memory");
-        out.truncate(length);
-        String::from_utf8(out).expect("a mask is ASCII, or was a text before")
-    }
-
-    fn remask(text: &str, ring: &KeyRing) -> Result<String, Unreadable> {
-        let mut out = vec![0; remasked_len(text.as_bytes(), ring)];
-        let length = super::remask(text.as_bytes(), ring, &mut out)?;
-        out.truncate(length);
-        Ok(String::from_utf8(out).expect("a mask is ASCII"))
-    }
-
-    #[test]
-    fn a_scheme_that_needs_keys_has_no_masker_without() {
-        assert!(Masker::new(Scheme::AesSiv, None).is_none());
-        assert!(matches!(Masker::new(Scheme::Base64, None), Some(Masker::Base64(None))));
-        assert!(matches!(Masker::new(Scheme::AesSiv, Some(&a())), Some(Masker::AesSiv(_))));
-    }
-
-    #[test]
-    fn what_is_no_mask_is_told_from_one() {
-        let token = mask(Masker::AesSiv(&a()), "199.172.111.135");
-        for text in ["", "MTk5LjE3Mi4xMTEuMTM1", &token] {
-            assert_eq!(is_mask(text.as_bytes()), Ok(true), "{text}");
-        }
-        for text in ["199.172.111.135", "2001:db8::1", "558-94-9716", "$siv$a$", "$siv$", &token[..20]] {
-            assert_eq!(is_mask(text.as_bytes()), Ok(false), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_masked_twice(value in "[^\0]*") {
-            let (a, b) = (a(), a_then_b());
-            let once = mask(Masker::AesSiv(&a), &value);
-            // Under whatever key of the ring it was made, and whatever scheme is to mask it.
-            for masker in [Masker::AesSiv(&a), Masker::AesSiv(&b), Masker::Base64(Some(&b))] {
-                prop_assert_eq!(&mask(masker, &once), &once);
-            }
-            // What only looks like a token is a value.
-            let unreadable = format!("{once}A");
-            let token = mask(Masker::AesSiv(&a), &unreadable);
-            prop_assert_ne!(&token, &unreadable);
-            let mut out = vec![0; token.len()];
-            prop_assert_eq!(a.unmask(token.as_bytes(), &mut out), Ok(unreadable.len()));
-        }
-
-        #[test]
-        fn remasking_makes_the_mask_of_the_value(value in "[^\0]*") {
-            let (a, b) = (a(), a_then_b());
-            let new = mask(Masker::AesSiv(&b), &value);
-            for old in [Masker::Base64(None), Masker::AesSiv(&a), Masker::AesSiv(&b)] {
-                prop_assert_eq!(remask(&mask(old, &value), &b), Ok(new.clone()));
-            }
-            prop_assert!(!is_keyed(value.as_bytes()) && is_keyed(new.as_bytes()));
-            prop_assert_eq!(remask(&new, &a), Err(Unreadable::UnknownKey));
-        }
-    }
+pub fn forms() -> String {
+    Scheme::ALL.iter().map(|scheme| scheme.form()).collect::<Vec<_>>().join(", or ")
 }

@@ -1,10 +1,10 @@
-//! Events in envelopes, under pointers and in strings become what they become as bodies of their own.
+//! Events in envelopes, under pointers and in strings become the rows that they become as whole bodies.
 
 use proptest::prelude::*;
 
 use crate::Reject::{EventNotAnObject, EventNotJson, NotAnObject, NotJson};
 use crate::scheme::Scheme;
-use crate::{Column, Envelope, Masked, Masks, Message, PushError, Reject, Rule, Rules};
+use crate::{Column, Envelope, Event, MaskContext, MaskRule, PushError, Reject, Rule, Rules};
 
 const ID: [u8; 16] = [7; 16];
 /// 2024-02-29 23:59:59.999999 UTC.
@@ -12,7 +12,7 @@ const SENT_AT: i64 = 762_566_399_999_999;
 
 type Fields = Vec<Option<Vec<u8>>>;
 
-/// What a message becomes; `queue` is what the queue says of its id and time.
+/// Returns the row of a message. `queue` is the id and time from the queue.
 fn row(
     envelope: Envelope,
     event: &str,
@@ -21,7 +21,7 @@ fn row(
 ) -> Result<Fields, Reject> {
     let rules = [
         ("user_id", Rule::Copy("user_id".into())),
-        ("masked_ip", Rule::Mask(Masked { key: "ip".into(), scheme: None })),
+        ("masked_ip", Rule::Mask(MaskRule { key: "ip".into(), scheme: None })),
         ("details", Rule::Copy("details".into())),
         ("sent_at", Rule::SentAt),
         ("create_date", Rule::SentDate),
@@ -36,9 +36,9 @@ fn row(
     });
     let rules = Rules::new(rules.into()).of_events_at(envelope, event.parse().expect("a pointer"));
     let mut rows = rules.rows();
-    let masks = Masks { default: Scheme::Base64, ring: None };
+    let masks = MaskContext { default: Scheme::Base64, ring: None };
     rules
-        .push(&Message { id: queue.0, sent_at: queue.1, body }, &masks, &mut rows)
+        .push(&Event { id: queue.0, sent_at: queue.1, body }, &masks, &mut rows)
         .map_err(PushError::reject)?;
     Ok(rows.fields(0).map(|field| field.map(<[u8]>::to_vec)).collect())
 }
@@ -58,7 +58,8 @@ fn notification(text: &str) -> String {
     )
 }
 
-/// What `event` becomes under a pointer, there in a string, in a notification, in that under a pointer, and there in a string.
+/// Returns the results for `event` in five places. Two are under a pointer: bare and in a string. Three are in a
+/// notification: as its text, and under a pointer, bare and in a string.
 fn within(event: &str) -> [Result<Fields, Reject>; 5] {
     let at = "/detail/1/a~1b";
     let detail = |event: &str| format!(r#"{{"detail":[0,{{"a/b":{event}}}]}}"#);
@@ -90,11 +91,11 @@ fn a_reason_says_whether_the_body_or_the_event_in_it_is_broken() {
     ] {
         assert_eq!(within(event), [(); 5].map(|()| Err(reject.clone())));
     }
-    // Under a pointer alone it is the body that is broken.
+    // If there is only a pointer, the body itself is broken.
     let [in_body, others @ ..] = within("{");
     assert_eq!(in_body, Err(NotJson));
     assert_eq!(others, [const { Err(EventNotJson) }; 4]);
-    // As without envelope and pointer.
+    // Without envelope and pointer, the body itself is named too.
     for (body, reject) in [("{", NotJson), ("\"{}\"", NotAnObject), ("[]", NotAnObject), ("1", NotAnObject)] {
         assert_eq!(bare(body), Err(reject));
     }
@@ -131,7 +132,7 @@ proptest! {
         for row in others {
             prop_assert_eq!(row.ok(), expected.clone());
         }
-        // What is no JSON may close what is round it.
+        // An event that isn't JSON may close the JSON around it.
         if is_json {
             prop_assert_eq!(in_body.ok(), expected);
         }

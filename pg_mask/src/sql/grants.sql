@@ -37,10 +37,12 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.inbox_reject_classes(),
     @extschema@.inbox_trigger(),
     @extschema@.pii_privileges(),
+    @extschema@.inboxes(),
+    @extschema@.inbox_problems(regclass),
     @extschema@.try_inbox(regclass),
     @extschema@.attach_inbox(text, text, text, jsonb, text, text, text, boolean)
 TO PUBLIC;
-GRANT SELECT ON @extschema@.remask_progress, @extschema@.pii_privileges TO PUBLIC;
+GRANT SELECT ON @extschema@.inboxes, @extschema@.remask_progress, @extschema@.pii_privileges TO PUBLIC;
 
 -- Which inboxes there are, how much comes in, and who unmasks how much, is for those who watch the server.
 GRANT EXECUTE ON FUNCTION @extschema@.inbox_statistics(), @extschema@.unmask_statistics() TO pg_monitor;

@@ -10,7 +10,7 @@ LANGUAGE sql STABLE SET jit = off SET search_path = pg_catalog, pg_temp AS $func
 WITH RECURSIVE
 -- The extension's own functions. Others can have their names.
 functions AS (
-    SELECT p.oid, p.proname AS name, p.pronargs AS arguments, p.proowner AS owner,
+    SELECT p.oid, p.proname AS name, p.pronargs AS arguments, p.pronamespace AS schema, p.proowner AS owner,
            coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
     FROM pg_extension e
     JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -34,16 +34,20 @@ inboxes AS (
         WHERE t.tgrelid = c.oid AND t.tgtype::integer & 65 = 65
     )
 ),
--- Relations that a view or a rule refers to, and partitions.
+-- Relations that a view, a rule or a policy refers to, and partitions.
 parts AS (
-    SELECT r.ev_class AS whole, d.refobjid AS part
-    FROM pg_rewrite r
-    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-    WHERE d.refobjid <> r.ev_class
+    SELECT q.whole, d.refobjid AS part
+    FROM (
+        SELECT ev_class AS whole, 'pg_rewrite'::regclass AS class, oid FROM pg_rewrite
+        UNION ALL SELECT polrelid, 'pg_policy'::regclass, oid FROM pg_policy
+    ) AS q
+    JOIN pg_depend d ON d.classid = q.class AND d.objid = q.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE d.refobjid <> q.whole
     UNION ALL
     SELECT inhparent, inhrelid FROM pg_inherits
 ),
--- The target and the rejects table of an inbox, their partitions, and the tables behind a target that is a view.
+-- The target and the rejects table of an inbox, their partitions, the tables behind a target that is a view, and the tables
+-- that policies read.
 tables AS (
     SELECT i.inbox, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
     UNION
@@ -86,6 +90,9 @@ hooks AS (
         UNION ALL SELECT ev_class, 'pg_rewrite'::regclass, oid FROM pg_rewrite
         UNION ALL SELECT stxrelid, 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext
     ) AS h USING (relation)
+    UNION ALL
+    -- Storing a row in a partition computes the partition key of the tables above.
+    SELECT a.inbox, 'pg_class'::regclass, a.relation FROM above a
     UNION ALL
     SELECT t.inbox, 'pg_constraint'::regclass, c.oid FROM types t JOIN pg_constraint c ON c.contypid = t.type
     UNION ALL
@@ -138,6 +145,15 @@ steering AS (
         WHERE c.relkind IN ('r', 'p')
     ) AS g
     WHERE g.privilege_type = 'REFERENCES' AND g.grantee <> g.owner
+    UNION
+    -- A foreign key stays when the right to make it is gone. The owner of its table can change the type that refers.
+    -- A trigger on it, after a cascade, runs as the role that deletes or updates the row: as the owner in a redrive.
+    SELECT holder.role, 'REFERENCES', 'pg_class'::regclass, c.oid, c.relowner
+    FROM pg_constraint f JOIN pg_class r ON r.oid = f.conrelid JOIN pg_class c ON c.oid = f.confrelid
+    CROSS JOIN LATERAL (
+        SELECT r.relowner UNION SELECT a.grantee FROM aclexplode(r.relacl) a WHERE a.privilege_type = 'TRIGGER'
+    ) AS holder (role)
+    WHERE f.contype = 'f' AND holder.role <> c.relowner
 ),
 -- Memberships, whether inherited or by SET ROLE.
 memberships AS (
@@ -174,6 +190,33 @@ own AS (
     SELECT p.proowner, 'see events', 'ownership', 'pg_proc'::regclass, p.oid
     FROM inboxes i JOIN pg_trigger t ON t.tgrelid = i.inbox JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE p.oid NOT IN (SELECT oid FROM functions)
+    UNION ALL
+    -- What a rule on the inbox calls, or writes to.
+    SELECT coalesce(p.proowner, c.relowner), 'see events', 'ownership', d.refclassid::regclass, d.refobjid
+    FROM inboxes i JOIN pg_rewrite r ON r.ev_class = i.inbox AND r.rulename <> '_RETURN'
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refobjid <> i.inbox
+    LEFT JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+    LEFT JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+    WHERE p.oid IS NOT NULL OR c.oid IS NOT NULL
+    UNION ALL
+    -- A routine beside the extension's own of that name runs with the rights of anyone whose call fits it better.
+    SELECT p.proowner, 'unmask', 'namesake', 'pg_proc'::regclass, p.oid
+    FROM pg_proc p
+    WHERE (p.pronamespace, p.proname) IN (SELECT schema, name FROM functions) AND p.oid NOT IN (SELECT oid FROM functions)
+    UNION ALL
+    -- A call with one argument can be a cast to a type of that name.
+    SELECT t.typowner, 'unmask', 'namesake', 'pg_type'::regclass, t.oid
+    FROM pg_type t
+    WHERE (t.typnamespace, t.typname) IN (SELECT schema, name FROM functions)
+    UNION ALL
+    -- The owner of a database can set everybody's search path there, and so what an unqualified call finds.
+    SELECT datdba, 'unmask', 'ownership', 'pg_database'::regclass, oid FROM pg_database WHERE datname = current_database()
+    UNION ALL
+    SELECT c.role, 'unmask', 'CREATE', 'pg_namespace'::regclass, n.oid
+    FROM pg_namespace n CROSS JOIN LATERAL (
+        SELECT n.nspowner UNION SELECT a.grantee FROM aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
+    ) AS c (role)
+    WHERE n.oid IN (SELECT schema FROM functions)
     UNION ALL
     SELECT oid, 'unmask', 'superuser', NULL, NULL FROM superusers
     UNION ALL
@@ -241,7 +284,8 @@ direct AS (
 ),
 -- With what its members have through it.
 found AS (
-    SELECT role, privilege, way, class, object, NULL::oid AS through FROM direct WHERE way <> 'server files'
+    SELECT role, privilege, way, class, object, NULL::oid AS through FROM direct
+    WHERE way <> 'server files' AND role <> 'pg_database_owner'::regrole
     UNION
     SELECT m.member, d.privilege, CASE d.way WHEN 'server files' THEN d.way ELSE 'membership' END, d.class, d.object, m.role
     FROM direct d JOIN members m ON m.role = d.role

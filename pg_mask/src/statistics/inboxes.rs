@@ -2,16 +2,17 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use pgrx::pg_sys;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{JsonB, pg_sys};
 
+use super::shared::shared;
 use super::slots::{Counters, Key, is_missing};
-use crate::batch::Counts;
-use crate::rejects::{ByClass, CLASSES};
+use crate::counts::{ByClass, CLASSES, Counts};
 
-/// Times are microseconds since 2000-01-01 UTC.
+/// Counters in shared memory. Times are microseconds since 2000-01-01 UTC.
 #[repr(C)]
 pub(super) struct Inbox {
-    /// When its first event was committed.
+    /// Time at which the first event was committed, or 0.
     since: AtomicI64,
     last_event_at: AtomicI64,
     stored: AtomicI64,
@@ -20,14 +21,14 @@ pub(super) struct Inbox {
 }
 
 /// Counters of an inbox of this database, as read.
-pub(crate) struct OfInbox {
-    pub(crate) inbox: pg_sys::Oid,
-    pub(crate) stored: i64,
-    pub(crate) duplicate: i64,
-    pub(crate) rejected: ByClass,
-    /// Microseconds since 2000-01-01 UTC, as `since`.
-    pub(crate) last_event_at: i64,
-    pub(crate) since: i64,
+struct OfInbox {
+    inbox: pg_sys::Oid,
+    stored: i64,
+    duplicate: i64,
+    rejected: ByClass,
+    /// Microseconds since 2000-01-01 UTC, as is `since`.
+    last_event_at: i64,
+    since: i64,
 }
 
 impl Counters for Inbox {
@@ -65,8 +66,8 @@ impl Inbox {
         }
     }
 
-    /// None where no event was committed yet.
-    pub(super) fn read(&self, inbox: pg_sys::Oid) -> Option<OfInbox> {
+    /// Returns none if no event was committed yet.
+    fn read(&self, inbox: pg_sys::Oid) -> Option<OfInbox> {
         let since = self.since.load(Ordering::Relaxed);
         let counter = |place: usize| self.rejected[place].load(Ordering::Relaxed);
         (since != 0).then(|| OfInbox {
@@ -78,4 +79,19 @@ impl Inbox {
             since,
         })
     }
+}
+
+/// A row of the view `inbox_statistics`.
+type Row = (pg_sys::Oid, i64, i64, i64, JsonB, Option<TimestampWithTimeZone>, Option<TimestampWithTimeZone>);
+
+/// Returns the rows of the view `inbox_statistics`: the inboxes of this database. Some may be dropped.
+pub(crate) fn rows() -> impl Iterator<Item = Row> {
+    let read = |shared: &super::shared::Statistics| shared.inboxes.read_here(|key, of| of.read(key.oid()));
+    let time = |time: i64| TimestampWithTimeZone::try_from(time).ok();
+    shared().map(read).unwrap_or_default().into_iter().flatten().map(move |of| {
+        let by_class = of.rejected.nonzero().map(|(class, rejected)| (class.to_owned(), rejected.into()));
+        let by_class = JsonB(serde_json::Value::Object(by_class.collect()));
+        let (last, since) = (time(of.last_event_at), time(of.since));
+        (of.inbox, of.stored, of.duplicate, of.rejected.sum(), by_class, last, since)
+    })
 }

@@ -2,15 +2,17 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 use super::shared::shared;
 use super::slots::{Counters, Key, is_missing};
+use crate::pg::transaction::clock;
 
-/// Times are microseconds since 2000-01-01 UTC.
+/// Counters in shared memory. Times are microseconds since 2000-01-01 UTC.
 #[repr(C)]
 pub(super) struct Role {
-    /// When its first statement that unmasked ended.
+    /// Time at which the first statement that unmasked ended, or 0.
     since: AtomicI64,
     last_at: AtomicI64,
     statements: AtomicI64,
@@ -27,13 +29,13 @@ pub(crate) struct Unmasked {
 }
 
 /// A role's unmasking in this database.
-pub(crate) struct OfRole {
-    pub(crate) role: pg_sys::Oid,
-    pub(crate) statements: i64,
-    pub(crate) unmasked: Unmasked,
-    /// Microseconds since 2000-01-01 UTC, as `since`.
-    pub(crate) last_at: i64,
-    pub(crate) since: i64,
+struct OfRole {
+    role: pg_sys::Oid,
+    statements: i64,
+    unmasked: Unmasked,
+    /// Microseconds since 2000-01-01 UTC, as is `since`.
+    last_at: i64,
+    since: i64,
 }
 
 impl Counters for Role {
@@ -61,7 +63,7 @@ impl Role {
         self.with_purpose.fetch_add(unmasked.with_purpose, Ordering::Relaxed);
     }
 
-    /// None where no statement ended yet.
+    /// Returns none if no statement ended yet.
     fn read(&self, role: pg_sys::Oid) -> Option<OfRole> {
         let read = |counter: &AtomicI64| counter.load(Ordering::Relaxed);
         let since = read(&self.since);
@@ -75,24 +77,31 @@ impl Role {
     }
 }
 
-/// Gives a role a slot, before it unmasks: at the end of a statement, catalogs may be out of reach. False where there is none.
+/// Gives a role a slot before it unmasks, because catalogs may be out of reach at the end of a statement. Returns false if
+/// there is no slot.
 pub(crate) fn prepare(role: pg_sys::Oid) -> bool {
-    // A role answers for itself in all databases, and there are few who can unmask: none takes a slot from another.
+    // A role answers for itself in all databases, and few roles can unmask. So all pass one owner, and none takes a slot
+    // from another.
     shared().is_some_and(|shared| shared.roles.give(Key::of(role), pg_sys::InvalidOid))
 }
 
 /// Counts a statement that unmasked values. Can be called at any time, even while the session ends.
 pub(crate) fn count(role: pg_sys::Oid, unmasked: Unmasked) {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a plain call, which reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let now = clock();
     if let Some(shared) = shared() {
         shared.roles.with(Key::of(role), |counters| counters.add(unmasked, now));
     }
 }
 
-/// The roles that have unmasked in this database. Some may be dropped.
-pub(crate) fn all() -> Vec<OfRole> {
+/// A row of the view `unmask_statistics`.
+type Row = (pg_sys::Oid, i64, i64, i64, Option<TimestampWithTimeZone>, Option<TimestampWithTimeZone>);
+
+/// Returns the rows of the view `unmask_statistics`: the roles that have unmasked in this database. Some may be dropped.
+pub(crate) fn rows() -> impl Iterator<Item = Row> {
     let read = |shared: &super::shared::Statistics| shared.roles.read_here(|key, of| of.read(key.oid()));
-    shared().map(read).unwrap_or_default().into_iter().flatten().collect()
+    let time = |time: i64| TimestampWithTimeZone::try_from(time).ok();
+    shared().map(read).unwrap_or_default().into_iter().flatten().map(move |of| {
+        let (last, since) = (time(of.last_at), time(of.since));
+        (of.role, of.statements, of.unmasked.values, of.unmasked.with_purpose, last, since)
+    })
 }

@@ -1,4 +1,4 @@
-//! The shared memory in which statistics are kept.
+//! The shared memory that holds the statistics.
 
 use std::cell::{Cell, OnceCell};
 use std::panic::AssertUnwindSafe;
@@ -9,9 +9,10 @@ use pgrx::prelude::*;
 use super::inboxes::Inbox;
 use super::roles::Role;
 use super::slots::Slots;
+use crate::pg::compat::ADDIN_SHMEM_INIT_LOCK;
 
-/// Everything in shared memory, where zeros are none: 27 kB, of the 100 kB that Postgres keeps for libraries that are not
-/// preloaded.
+/// All statistics in shared memory. All zeros is a valid value without any counts. They take 27 kB of the 100 kB that
+/// Postgres reserves for libraries that are not preloaded.
 #[repr(C)]
 pub(super) struct Statistics {
     pub(super) inboxes: Slots<Inbox>,
@@ -19,12 +20,12 @@ pub(super) struct Statistics {
 }
 
 thread_local! {
-    /// None where there is no room for it.
+    /// None if there is no room in shared memory.
     static SHARED: OnceCell<Option<&'static Statistics>> = const { OnceCell::new() };
     static NEXT_HOOK: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
 }
 
-/// The shared memory, made by whichever session is the first to use it.
+/// Returns the shared memory, created by the first session that uses it.
 pub(super) fn shared() -> Option<&'static Statistics> {
     SHARED.with(|shared| {
         *shared.get_or_init(|| {
@@ -40,20 +41,20 @@ pub(super) fn shared() -> Option<&'static Statistics> {
     })
 }
 
-/// Finds or makes the memory. No subtransaction catches the error where there is no room, since none can begin while a parallel
-/// query runs.
+/// Finds or creates the memory. No subtransaction catches the error if there is no room, because none can begin while a
+/// parallel query runs.
 #[expect(unsafe_code, reason = "calls Postgres")]
 fn attach() -> Option<&'static Statistics> {
-    // Another version of the library may be loaded in other sessions, with other classes.
+    // Other sessions may have loaded another version of the library, with other classes.
     let size = size_of::<Statistics>();
     let name = format!("pg_mask statistics {} {size}\0", env!("CARGO_PKG_VERSION"));
-    // SAFETY: the name ends in a NUL, and is copied. Before ShmemInitStruct (shmem.c) raises an error, it has released its own
-    // lock and made nothing, so that ours is all that is left to release. The error has let interrupts in again (errfinish,
-    // elog.c), which the release expects to be held, as in LWLockReleaseAll (lwlock.c).
+    // SAFETY: the name ends in a NUL, and is copied. Before ShmemInitStruct (shmem.c) raises an error, it has released its
+    // own lock and made nothing. So only our lock is left to release. The error has let interrupts in again (errfinish,
+    // elog.c). The release expects them to be held, so they are held again, as in LWLockReleaseAll (lwlock.c).
     //
     // The memory has the size asked for, is aligned to more than a counter is, and stays until the process ends. Nobody else
-    // looks at it before it is zeroed, as they need the lock for that. Zeros are a valid value, and from then on all access is
-    // atomic.
+    // looks at it before it is zeroed, because they need the lock for that. Zeros are a valid value, and from then on all
+    // access is atomic.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         locked(|| {
@@ -77,12 +78,10 @@ fn attach() -> Option<&'static Statistics> {
 /// Runs `act` with the lock under which libraries set up their shared memory.
 #[expect(unsafe_code, reason = "calls Postgres")]
 pub(super) fn locked<R>(act: impl FnOnce() -> R) -> R {
-    // `AddinShmemInitLock`, a macro, in lwlocknames.h; in lwlocklist.h since PostgreSQL 17.
-    const ADDIN_SHMEM_INIT: usize = 21;
-    // SAFETY: the array has a lock for each number of Postgres's own; what is acquired is released, by the end of the
-    // (sub)transaction after an error.
+    // SAFETY: the array has a lock for each of Postgres's own numbers. The acquired lock is released; after an error, the
+    // end of the (sub)transaction releases it.
     unsafe {
-        let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT)).lock;
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         let result = act();
         pg_sys::LWLockRelease(lock);
@@ -90,7 +89,7 @@ pub(super) fn locked<R>(act: impl FnOnce() -> R) -> R {
     }
 }
 
-/// While the server starts: asks for the space.
+/// Requests the space while the server starts.
 pub(crate) fn preload() {
     #[expect(unsafe_code, reason = "called by Postgres")]
     #[expect(
@@ -99,7 +98,7 @@ pub(crate) fn preload() {
     )]
     #[pg_guard]
     unsafe extern "C-unwind" fn request() {
-        // SAFETY: this is the hook by which to ask for space; the one before it is some library's function.
+        // SAFETY: this hook is the place to request space. The hook before it is a function of another library.
         unsafe {
             if let Some(next) = NEXT_HOOK.get() {
                 next();
@@ -108,7 +107,7 @@ pub(crate) fn preload() {
         }
     }
     #[expect(unsafe_code, reason = "sets a variable")]
-    // SAFETY: libraries are loaded one after the other.
+    // SAFETY: libraries are loaded one after another.
     unsafe {
         NEXT_HOOK.set(pg_sys::shmem_request_hook);
         pg_sys::shmem_request_hook = Some(request);

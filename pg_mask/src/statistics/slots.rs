@@ -1,73 +1,74 @@
-//! Counters in shared memory, a slot for each key, for as many keys as there is room for.
+//! Counters in shared memory: one slot for each key, up to `SLOTS` keys.
 //!
-//! Sessions count and read without a lock. Giving a slot to another key takes the lock under which the memory is made, and
-//! nobody may be using the slot meanwhile.
+//! Sessions count and read without a lock. Giving a slot to another key takes the lock under which the memory is created,
+//! and requires that nobody is using the slot.
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::pg::state::{SessionCell, SessionState, session_cell};
 use pgrx::pg_sys;
 
 use super::shared::locked;
 
-/// Maximum number of keys of a table.
+/// Maximum number of keys for one kind of thing.
 pub(crate) const SLOTS: usize = 64;
 
-/// A session that got no slot for a key does not ask again for so long, since asking takes a lock that all sessions share.
+/// Time for which a session that got no slot for a key does not ask again, because asking takes a lock that all sessions
+/// share.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The value of a key that stands for nothing.
 const FREE: u64 = 0;
 
-/// Stands in `Head::users` while a slot is given to another key.
+/// Value of `Head::users` while a slot is being given to another key.
 const TAKEN: u32 = 1 << 31;
 
-/// A database's oid and the oid of something in it, or of one of its roles.
+/// A database's OID, and the OID of a thing in it or of one of its roles.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key(u64);
 
-/// Counters of one kind of thing. All of them are atomic; zeros are none.
+/// Counters for one kind of thing. All of them are atomic. All zeros means that nothing was counted.
 pub(super) trait Counters {
     /// Whether the thing that a key stands for no longer exists, or is not visible to this transaction yet.
     fn is_gone(key: Key) -> bool;
 
-    /// When something was last counted, or 0.
+    /// Returns the time of the last count, or 0.
     fn last_at(&self) -> i64;
 
     /// Sets all counters to zero.
     fn clear(&self);
 }
 
-/// The slots for one kind of thing. Zeros are none.
+/// The slots for one kind of thing. All zeros is a valid value without any keys.
 #[repr(C)]
 pub(super) struct Slots<C> {
     heads: [Head; SLOTS],
     counters: [C; SLOTS],
 }
 
-/// Says whose a slot is.
+/// The key and owner of a slot.
 #[repr(C)]
 struct Head {
     key: AtomicU64,
-    /// The role that answers for the thing: a role with many slots gives way to one with few.
+    /// The role that the slot is charged to. A role with many slots yields them to a role with few.
     owner: AtomicU32,
-    /// The number of sessions that use the counters at this instant, or `TAKEN`.
+    /// Number of sessions that use the counters at this instant, or `TAKEN`.
     users: AtomicU32,
 }
 
 thread_local! {
-    /// The keys for which there was no slot: the table's address, the key, and when the session asked.
-    static REFUSED: RefCell<Vec<(usize, Key, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// Keys for which there was no slot: the address of the `Slots`, the key, and when the session asked.
+    static REFUSED: SessionCell<Vec<(usize, Key, Instant)>> = const { session_cell(Vec::new()) };
 }
 
 impl Key {
-    /// The key of something in this database.
+    /// Returns the key of something in this database.
     pub(super) fn of(oid: pg_sys::Oid) -> Self {
         Self(u64::from(here().to_u32()) << 32 | u64::from(oid.to_u32()))
     }
 
-    /// The oid of the thing.
+    /// Returns the OID of the thing.
     pub(super) fn oid(self) -> pg_sys::Oid {
         pg_sys::Oid::from(u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or_default())
     }
@@ -94,19 +95,19 @@ fn here() -> pg_sys::Oid {
     }
 }
 
-/// Whether a catalog has no row with this oid.
+/// Whether a catalog has no row with this OID.
 pub(super) fn is_missing(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> bool {
     let none = pg_sys::Datum::null();
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: the callers name caches that are looked up by one oid.
+    // SAFETY: the callers name caches that are looked up by one OID.
     unsafe {
         !pg_sys::SearchSysCacheExists(cache.cast_signed(), oid.into(), none, none, none)
     }
 }
 
 impl<C: Counters> Slots<C> {
-    /// Calls `act` with the counters of a key, unless it has no slot. `act` must neither panic nor call Postgres: a slot that
-    /// is in use cannot be given away.
+    /// Calls `act` with the counters of a key, unless it has no slot. `act` must neither panic nor call Postgres, because a
+    /// slot in use cannot be given away.
     pub(super) fn with<R>(&self, key: Key, act: impl FnOnce(&C) -> R) -> Option<R> {
         self.with_place(self.place(key)?, key, act)
     }
@@ -120,21 +121,23 @@ impl<C: Counters> Slots<C> {
             .collect()
     }
 
-    /// Gives a key a slot if it has none. `owner` answers for what the key stands for.
+    /// Gives a key a slot if it has none, and returns whether it has one. `owner` answers for the key's thing.
     ///
-    /// Takes the slot of something that is gone, else a free one, else one from the owner who has most.
+    /// Takes a slot whose thing is gone. Otherwise takes a free one, then one whose thing may be gone, then one from the
+    /// owner with the most slots.
     pub(super) fn give(&self, key: Key, owner: pg_sys::Oid) -> bool {
-        if self.has(key, owner) {
+        if self.refresh_owner(key, owner) {
             return true;
         }
         if self.was_refused(key) {
             return false;
         }
-        // Before the lock, since it asks the catalogs.
+        // Comes before the lock, because it reads the catalogs.
         let candidates = candidates(&self.survey(), owner);
         // Another session may have been quicker.
         let given = locked(|| {
-            self.has(key, owner) || candidates.iter().any(|candidate| self.take(candidate, key, owner))
+            self.refresh_owner(key, owner)
+                || candidates.iter().any(|candidate| self.take(candidate, key, owner))
         });
         if !given {
             self.remember_refusal(key);
@@ -146,8 +149,8 @@ impl<C: Counters> Slots<C> {
         self.heads.iter().position(|head| head.key.load(Ordering::Acquire) == key.0)
     }
 
-    /// Whether a key has a slot, whose owner may have changed.
-    fn has(&self, key: Key, owner: pg_sys::Oid) -> bool {
+    /// Updates the owner of a key's slot, which can have changed. Returns whether the key has a slot.
+    fn refresh_owner(&self, key: Key, owner: pg_sys::Oid) -> bool {
         let place = self.place(key);
         if let Some(place) = place {
             self.heads[place].owner.store(owner.to_u32(), Ordering::Relaxed);
@@ -155,7 +158,7 @@ impl<C: Counters> Slots<C> {
         place.is_some()
     }
 
-    /// Calls `act` with the counters at this place, if they are still the key's.
+    /// Calls `act` with the counters at this place, if they still belong to the key.
     fn with_place<R>(&self, place: usize, key: Key, act: impl FnOnce(&C) -> R) -> Option<R> {
         let head = &self.heads[place];
         let before = head.users.fetch_add(1, Ordering::Acquire);
@@ -165,7 +168,7 @@ impl<C: Counters> Slots<C> {
         result
     }
 
-    /// Gives the candidate's slot to a key, unless the slot is in use or has become another's.
+    /// Gives the candidate's slot to a key, unless the slot is in use or now belongs to another key.
     fn take(&self, candidate: &Candidate, key: Key, owner: pg_sys::Oid) -> bool {
         let head = &self.heads[candidate.place];
         if head.users.compare_exchange(0, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -181,7 +184,7 @@ impl<C: Counters> Slots<C> {
         is_still
     }
 
-    /// Looks at all slots.
+    /// Reads the state of all slots.
     fn survey(&self) -> Vec<Candidate> {
         let look = |(place, (head, counters)): (usize, (&Head, &C))| {
             let key = Key(head.key.load(Ordering::Acquire));
@@ -223,12 +226,12 @@ impl<C: Counters> Slots<C> {
 enum State {
     Gone,
     Free,
-    /// Nothing was committed, so it may stand for something that another transaction is making.
+    /// Nothing was committed for it, so it may stand for a thing that another transaction is creating.
     PerhapsGone,
     InUse,
 }
 
-/// A slot as it was when a session looked for one.
+/// The state of a slot when a session looked for one.
 #[derive(Clone, Copy)]
 struct Candidate {
     state: State,
@@ -238,10 +241,10 @@ struct Candidate {
     owner: u32,
 }
 
-/// The slots that `owner` can have, the best first.
+/// Returns the slots that `owner` can have, best first.
 ///
-/// A slot in use is taken only from the owner who has most, and only where that owner is left with no fewer than `owner` has
-/// then. So each owner can have a fair share of the slots, and two owners cannot take one from each other in turn.
+/// A slot in use is taken only from the owner with the most slots. That owner must keep at least as many as `owner` then
+/// has. So each owner can have a fair share of the slots, and two owners cannot take one from each other in turn.
 fn candidates(all: &[Candidate], owner: pg_sys::Oid) -> Vec<Candidate> {
     let slots_of =
         |owner: u32| all.iter().filter(|slot| slot.state == State::InUse && slot.owner == owner).count();

@@ -1,49 +1,39 @@
-//! The scheme `base64`: an encoding, which anyone can take back.
+//! The scheme `base64`: an encoding, which anyone can reverse.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Unreadable;
-use crate::memory::{OutOfMemory, zeroed_on_heap};
+use super::{Encoding, Unreadable};
 
-/// The bytes of the masked form of `value`.
-#[must_use]
-pub fn masked_len(value: &[u8]) -> usize {
-    value.len().div_ceil(3) * 4
-}
+/// Base64 of the bytes (RFC 4648 section 4, standard alphabet with padding). It never contains a `$`.
+pub(crate) struct Base64;
 
-/// Writes the masked form of `value` into `out`, which is of [`masked_len`], and returns its length: base64 of the bytes,
-/// RFC 4648 section 4, standard alphabet with padding.
-///
-/// # Panics
-/// Where `out` is shorter.
-pub fn mask(value: &[u8], out: &mut [u8]) -> usize {
-    STANDARD.encode_slice(value, out).expect("there is room for as many bytes as were asked for")
-}
+impl Encoding for Base64 {
+    const PREFIX: &'static str = "";
+    const FORM: &'static str = "base64 with padding (RFC 4648)";
 
-/// The masked form of `value`, as [`mask`] writes it.
-pub fn masked(value: &[u8]) -> Result<String, OutOfMemory> {
-    let mut token = zeroed_on_heap(masked_len(value))?;
-    mask(value, &mut token);
-    // A token is ASCII.
-    Ok(String::from_utf8(token).unwrap_or_default())
-}
+    fn masked_len(value: &[u8]) -> usize {
+        value.len().div_ceil(3) * 4
+    }
 
-/// The most bytes that the value of a token of this length has.
-#[must_use]
-pub fn unmasked_len(token: &[u8]) -> usize {
-    token.len().div_ceil(4) * 3
-}
+    /// # Panics
+    /// Panics if `out` is too short.
+    fn mask(value: &[u8], out: &mut [u8]) -> usize {
+        STANDARD.encode_slice(value, out).expect("there is room for as many bytes as were asked for")
+    }
 
-/// Writes the value that [`mask`] made `token` from into `out`, which is of [`unmasked_len`], and returns its length.
-///
-/// Only what `mask` can have made is accepted, so that comparing tokens is comparing values: no other alphabet, missing
-/// padding, white space or stray trailing bits, and no bytes that are no text which Postgres can store.
-pub fn unmask(token: &[u8], out: &mut [u8]) -> Result<usize, Unreadable> {
-    let length = STANDARD.decode_slice(token, out).map_err(|_| Unreadable::NotAToken)?;
-    let value =
-        out.get(..length).and_then(|value| str::from_utf8(value).ok()).ok_or(Unreadable::NotAToken)?;
-    if value.contains('\0') { Err(Unreadable::NotAToken) } else { Ok(length) }
+    fn unmasked_len(mask: &[u8]) -> usize {
+        mask.len().div_ceil(4) * 3
+    }
+
+    /// Refuses other alphabets, missing padding, white space, stray trailing bits, and bytes that aren't a text that Postgres
+    /// can store. So comparing masks compares values.
+    fn unmask(mask: &[u8], out: &mut [u8]) -> Result<usize, Unreadable> {
+        let length = STANDARD.decode_slice(mask, out).map_err(|_| Unreadable::NotAToken)?;
+        let value =
+            out.get(..length).and_then(|value| str::from_utf8(value).ok()).ok_or(Unreadable::NotAToken)?;
+        if value.contains('\0') { Err(Unreadable::NotAToken) } else { Ok(length) }
+    }
 }
 
 #[cfg(test)]
@@ -52,16 +42,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn mask(value: &str) -> String {
-        let mut out = vec![0; masked_len(value.as_bytes())];
-        assert_eq!(super::mask(value.as_bytes(), &mut out), out.len());
-        let token = String::from_utf8(out).expect("base64 is ASCII");
-        assert_eq!(masked(value.as_bytes()).as_ref(), Ok(&token));
-        token
+        let mut out = vec![0; Base64::masked_len(value.as_bytes())];
+        assert_eq!(Base64::mask(value.as_bytes(), &mut out), out.len());
+        String::from_utf8(out).expect("base64 is ASCII")
     }
 
     fn unmask(token: &str) -> Result<String, Unreadable> {
-        let mut out = vec![0; unmasked_len(token.as_bytes())];
-        let length = super::unmask(token.as_bytes(), &mut out)?;
+        let mut out = vec![0; Base64::unmasked_len(token.as_bytes())];
+        let length = Base64::unmask(token.as_bytes(), &mut out)?;
         out.truncate(length);
         Ok(String::from_utf8(out).expect("it was checked"))
     }
@@ -86,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_mask_cannot_have_made_is_refused() {
+    fn text_that_mask_never_makes_is_refused() {
         for token in ["Zg", "Zg=", "Zh==", "Zg==\n", " Zg==", "Z-_=", "Zg==Zg==", "$siv$1$abc", "é"] {
             assert_eq!(unmask(token), Err(Unreadable::NotAToken));
         }

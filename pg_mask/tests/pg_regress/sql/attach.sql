@@ -112,3 +112,36 @@ DROP SCHEMA "Odd ""schema""" CASCADE;
 DROP VIEW thing_inbox, mine, odd;
 DROP TABLE things, thing_rejects;
 DROP FUNCTION nothing;
+-- Functions that a session compiles or inlines once, under the path of that moment, are named wherever they are called.
+CREATE SCHEMA once;
+CREATE FUNCTION once.in_sql(v text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower(v) $$;
+CREATE FUNCTION once.parsed(v text) RETURNS text LANGUAGE sql IMMUTABLE BEGIN ATOMIC SELECT lower(v); END;
+CREATE FUNCTION once.with_path(v text) RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT lower(v) $$;
+CREATE FUNCTION once.without_temp(v text) RETURNS text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$ SELECT lower(v) $$;
+DO $$
+DECLARE place text;
+BEGIN
+    FOREACH place IN ARRAY ARRAY['domain', 'nested', 'index', 'predicate', 'key', 'policy', 'rule', 'statistics'] LOOP
+        EXECUTE format('CREATE FUNCTION once.in_%s(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS %L', place, 'BEGIN RETURN v; END');
+    END LOOP;
+END $$;
+CREATE FUNCTION once.joined(a text, b text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$ SELECT a < b $$;
+CREATE OPERATOR once.<<< (LEFTARG = text, RIGHTARG = text, FUNCTION = once.joined);
+CREATE FUNCTION once.apart(a text, b text) RETURNS float8 LANGUAGE sql IMMUTABLE AS $$ SELECT length(a) - length(b) $$;
+CREATE TYPE once.span AS RANGE (subtype = text, subtype_diff = once.apart);
+CREATE DOMAIN once.inner AS text CHECK (once.in_nested(VALUE) IS NOT NULL);
+CREATE DOMAIN once.outer AS once.inner CHECK (once.in_domain(VALUE) IS NOT NULL);
+CREATE TABLE once.events (a text, b once.outer, s once.span, id uuid) PARTITION BY LIST (once.in_key(a));
+CREATE TABLE once.some PARTITION OF once.events DEFAULT;
+CREATE INDEX ON once.events (once.in_index(a)) WHERE once.in_predicate(a) IS NOT NULL;
+CREATE POLICY p ON once.events USING (once.in_policy(a) IS NOT NULL);
+CREATE STATISTICS once.s ON once.in_statistics(a) FROM once.some;
+CREATE TABLE once.noted (a text);
+CREATE RULE r AS ON UPDATE TO once.events DO ALSO INSERT INTO once.noted VALUES (once.in_rule(NEW.a));
+ALTER TABLE once.events ADD CHECK (once.in_sql(a) IS NOT NULL AND once.parsed(a) IS NOT NULL AND once.with_path(a) IS NOT NULL
+    AND once.without_temp(a) IS NOT NULL AND a OPERATOR(once.<<<) 'z');
+CREATE TABLE once.rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+SELECT attach_inbox('once.inbox', 'once.events', 'once.rejects', '{"a": {"copy": "a"}}');
+SET client_min_messages = error;
+DROP SCHEMA once CASCADE;
+RESET client_min_messages;

@@ -1,4 +1,4 @@
--- Ways in for somebody who may not unmask, or not so much, each of them refused.
+-- Ways in for a role that cannot unmask, or not so much. Each is refused.
 COPY (SELECT format('{"primary": "a", "keys": [{"id": "a", "key": "%sAQ==", "state": "active"}]}', repeat('AQEB', 21))) TO PROGRAM 'umask 077; cat > ring.json';
 \set reload 'SELECT pg_reload_conf() AS reloaded \\gset \\c'
 LOAD 'pg_mask';
@@ -13,7 +13,7 @@ GRANT CREATE ON SCHEMA public TO analyst, reader;
 GRANT USAGE ON TYPE masked TO analyst, reader;
 ALTER ROLE reader SET pg_mask.unmask_limit = 5;
 ALTER ROLE reader SET pg_mask.log_unmask = 'statement';
--- A view of one who may: functions in it are called with the rights of whoever asks.
+-- A view of a role that can: functions in it are called with the rights of the role that asks.
 \c - reader
 CREATE VIEW readers_view AS SELECT user_id, unmask_pii(masked_ip) AS ip FROM user_logins;
 GRANT SELECT ON readers_view TO analyst;
@@ -65,6 +65,8 @@ SELECT error_of('SELECT count(unmask_pii(masked_ip)) FROM user_logins');
 SELECT error_of('SELECT count(unmask_pii(masked_ip)) FROM user_logins');
 \c "dbname=regression user=reader options='-c pg_mask.scheme=base64'"
 SELECT error_of('SELECT mask_pii(''10.0.0.1'')');
+\c "dbname=regression user=reader options='-c pg_mask.last_statement=1'"
+SELECT error_of('SELECT mask_pii(''x'')');
 \c "dbname=regression user=reader options=''"
 SELECT error_of('ALTER ROLE reader SET pg_mask.unmask_limit = 1000000');
 -- Nor is a value that means nothing taken for the default.

@@ -90,7 +90,10 @@ SET client_min_messages = error;
 SELECT attach_inbox('shop.sized_inbox', 'shop.sized', 'shop.rejects', '{"size": {"copy": "size"}, "id": "message_id"}');
 RESET client_min_messages;
 ALTER VIEW shop.sized_inbox OWNER TO keeper;
+SELECT setval('lair.leak', 1, false);
+-- A domain's CHECK says nothing where values are read for an INSERT.
 INSERT INTO shop.sized_inbox (body) VALUES ('{"size": "s"}');
+SELECT is_called FROM lair.leak;
 BEGIN;
 SET CONSTRAINTS ALL DEFERRED;
 INSERT INTO shop.sized_inbox (body) VALUES ('{"size": "s"}'), ('{"size": "m"}');
@@ -123,7 +126,14 @@ CREATE FUNCTION lair.skip() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     place refcursor;
 BEGIN
-    FOR place IN SELECT name FROM pg_cursors WHERE statement LIKE '%DELETE%' LOOP MOVE NEXT FROM place; END LOOP;
+    -- pg_cursors doesn't show it.
+    FOR n IN 1..100 LOOP
+        place := format('<unnamed portal %s>', n);
+        BEGIN
+            MOVE NEXT FROM place;
+        EXCEPTION WHEN invalid_cursor_name THEN
+        END;
+    END LOOP;
     RETURN NULL;
 END $$;
 SET client_min_messages = error;

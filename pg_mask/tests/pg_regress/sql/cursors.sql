@@ -8,33 +8,54 @@ CREATE TABLE staging AS SELECT format('{"user_id":"u%s"}', n) AS body FROM gener
 CREATE FUNCTION intrude() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     name text;
+    -- Names that a session's cursors get. pg_cursors doesn't show them.
+    guessed text[] := ARRAY['events'] || ARRAY(SELECT format('<unnamed portal %s>', n) FROM generate_series(1, 100) n);
     found refcursor;
     own refcursor := 'own';
     stolen text;
 BEGIN
     CASE current_setting('test.way', true)
     WHEN 'read' THEN
-        FOR name IN SELECT c.name FROM pg_cursors c WHERE statement ~ '[s]taging' LOOP
+        FOREACH name IN ARRAY guessed LOOP
             found := name;
-            FETCH found INTO stolen;
-            RAISE NOTICE 'stolen: %', stolen;
+            BEGIN
+                FETCH found INTO stolen;
+                RAISE NOTICE 'stolen: %', stolen;
+            EXCEPTION WHEN invalid_cursor_name THEN
+            END;
         END LOOP;
     WHEN 'replace' THEN
-        FOR name IN SELECT c.name FROM pg_cursors c WHERE statement ~ '[s]taging' LOOP
+        FOREACH name IN ARRAY guessed LOOP
             found := name;
-            CLOSE found;
-            OPEN found FOR SELECT 'the trigger''s';
+            BEGIN
+                CLOSE found;
+                OPEN found FOR SELECT 'the trigger''s';
+            EXCEPTION WHEN invalid_cursor_name THEN
+            END;
         END LOOP;
+    WHEN 'list' THEN
+        RAISE NOTICE 'cursors of the session: %', (SELECT count(*) FROM pg_cursors WHERE statement ~ '[s]taging');
     WHEN 'leave' THEN
         OPEN own FOR SELECT 'what the owner can read';
     WHEN 'statement' THEN
         RAISE NOTICE 'statement: %', coalesce(current_query(), 'none');
     WHEN 'redrive' THEN
-        FOR name IN SELECT c.name FROM pg_cursors c WHERE statement ~ '^WITH chosen' LOOP
+        FOREACH name IN ARRAY guessed LOOP
             found := name;
-            CLOSE found;
+            BEGIN
+                CLOSE found;
+            EXCEPTION WHEN invalid_cursor_name THEN
+            END;
         END LOOP;
         RAISE EXCEPTION 'x' USING ERRCODE = '57014';
+    WHEN 'function' THEN
+        CREATE OR REPLACE FUNCTION pg_temp.helper() RETURNS text LANGUAGE sql AS $f$ SELECT 'the trigger''s' $f$;
+    WHEN 'operator' THEN
+        CREATE OPERATOR pg_temp.<-> (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_catalog.textcat);
+    WHEN 'type' THEN
+        CREATE DOMAIN pg_temp.text AS pg_catalog.text;
+    WHEN 'constraints' THEN
+        SET CONSTRAINTS ALL IMMEDIATE;
     ELSE
     END CASE;
     RETURN NULL;
@@ -65,6 +86,13 @@ FETCH events;
 SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}')$$);
 FETCH events;
 CLOSE events;
+-- It doesn't see their statements.
+SET test.way = 'list';
+BEGIN;
+DECLARE events CURSOR FOR SELECT body FROM staging;
+INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}');
+SELECT count(*) FROM pg_cursors WHERE statement ~ '[s]taging';
+ROLLBACK;
 -- The session's own loops go on.
 SET test.way = 'none';
 CALL load();
@@ -89,6 +117,18 @@ SET test.way = 'redrive';
 SELECT left(error_of($$SELECT * FROM redrive_rejects('visit_inbox')$$), 5) AS error;
 SET test.way = 'none';
 SELECT taken, stored FROM redrive_rejects('visit_inbox');
+-- It leaves nothing in the session's pg_temp that the session would call, and sets no constraints.
+CREATE FUNCTION pg_temp.helper() RETURNS text LANGUAGE sql AS $$ SELECT 'mine' $$;
+SET test.way = 'function';
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}')$$);
+SET test.way = 'operator';
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}')$$);
+SET test.way = 'type';
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}')$$);
+SET test.way = 'constraints';
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"x"}')$$);
+SELECT pg_temp.helper();
+SET test.way = 'none';
 SET client_min_messages = error;
 DROP TABLE visits, visit_rejects, staging CASCADE;
 DROP FUNCTION intrude;

@@ -151,7 +151,7 @@ SELECT error_of('INSERT INTO visit_inbox (body) VALUES ('''')');
 SELECT replace(replace(:'definition', 'CREATE', 'CREATE OR REPLACE'), '~0~1', '~2') AS changed \gset
 :changed;
 SELECT error_of('INSERT INTO visit_inbox (body) VALUES ('''')');
--- Wrong definitions are refused.
+-- RingError definitions are refused.
 SELECT error_of($$SELECT attach('SNS')$$);
 SELECT error_of($$SELECT attach('')$$);
 SELECT error_of($$SELECT attach('sns', 'detail')$$);

@@ -4,7 +4,7 @@ CREATE TABLE t (v text, mask text, day date, id uuid UNIQUE);
 -- What Postgres itself says about the way that rows took.
 CREATE TABLE ways (way text);
 GRANT INSERT ON ways TO PUBLIC;
-CREATE FUNCTION way() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+CREATE FUNCTION way() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     -- Or else it says all along what it said first in the transaction.
     PERFORM pg_stat_clear_snapshot();

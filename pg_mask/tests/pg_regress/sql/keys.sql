@@ -42,12 +42,12 @@ INSERT INTO wrong (ring, mode) VALUES
     ('{"primary": "a", "keys": [' || replace(key('a', '01'), 'AQEB', 'AQE*') || ']}', '0600'),
     ('', '0600'),
     ('"' || repeat('x', 70000) || '"', '0600');
--- Each session reads it anew until it can be read.
+-- Each session reads it again until it can be read.
 SELECT n, e.error FROM wrong, LATERAL (SELECT write(ring, mode)) w, LATERAL (SELECT error_of($$SELECT mask_pii('10.0.0.1', 'aes-siv') -- $$ || n || w::text) AS error) e ORDER BY n;
 SELECT error_of($$SELECT unmask_pii('$siv$a$1bgC_jH84HMZ79l-lgwgHo4nPTKO-xNmqdWVBX7w6Q')$$);
 -- A base64 inbox too, since what is a token already would be masked once more.
 SELECT error_of($$INSERT INTO login_inbox (body) VALUES ('{"user_id": "u", "ip": "10.0.0.1"}')$$);
--- Whoever may not see settings is not told where it is.
+-- A role that cannot see settings is not told where it is.
 CREATE ROLE masker;
 GRANT EXECUTE ON FUNCTION mask_pii(text, text), mask_pii_all(text), unmask_pii(text), remask_pii(text) TO masker;
 SET ROLE masker;
@@ -86,7 +86,7 @@ CREATE TABLE kept AS SELECT mask_pii(v) AS mask FROM plain WHERE mask_pii(v) <> 
 SELECT count(*), count(DISTINCT mask), count(DISTINCT mask_key(mask)) FROM kept;
 ROLLBACK;
 -- By an inbox: as the setting says, or as the rule does. What is rejected is masked by the strongest.
--- Whoever inserts needs no right to mask.
+-- A role that inserts needs no right to mask.
 SET pg_mask.scheme = 'aes-siv';
 SET ROLE login_loader;
 INSERT INTO login_inbox (message_id, body) VALUES
@@ -198,6 +198,31 @@ CREATE FUNCTION drop_2() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL 
 CREATE TRIGGER drop_2 AFTER UPDATE ON months_1 FOR EACH STATEMENT EXECUTE FUNCTION drop_2();
 CALL remask_column('months', 'v');
 SELECT n, mask_key(v) FROM months ORDER BY 1;
+-- A row that moves meanwhile to a partition that is done already, and a partition that is attached, are re-masked too.
+CREATE TABLE moving (n int, v text) PARTITION BY LIST (n);
+CREATE TABLE moving_1 PARTITION OF moving FOR VALUES IN (1);
+CREATE TABLE moving_2 PARTITION OF moving FOR VALUES IN (2);
+CREATE TABLE moving_3 (n int, v text);
+INSERT INTO moving SELECT 2, mask_pii(n::text) FROM generate_series(1, 3) n;
+INSERT INTO moving_3 VALUES (3, mask_pii('4'));
+CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO public.moving_1 VALUES (1, OLD.v);
+    IF (SELECT NOT relispartition FROM pg_class WHERE oid = 'public.moving_3'::regclass) THEN
+        ALTER TABLE public.moving ATTACH PARTITION public.moving_3 FOR VALUES IN (3);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER move AFTER UPDATE ON moving_2 FOR EACH ROW WHEN (OLD.v LIKE 'M%') EXECUTE FUNCTION move();
+CALL remask_column('moving', 'v');
+SELECT n, mask_key(v), count(*) FROM moving GROUP BY 1, 2 ORDER BY 1;
+DROP TABLE moving;
+-- A deferred trigger runs in the batch, and not at COMMIT under the caller's search path.
+CREATE TABLE deferring (v text);
+INSERT INTO deferring VALUES (mask_pii('1'));
+CREATE FUNCTION say_path() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', current_setting('search_path'); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER say_path AFTER UPDATE ON deferring DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION say_path();
+CALL remask_column('deferring', 'v');
+DROP TABLE deferring;
 -- Ids of keys are compared by their bytes, whatever the column's collation.
 CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 CREATE TABLE collated (v text COLLATE any_case);

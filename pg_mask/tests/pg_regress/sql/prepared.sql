@@ -30,7 +30,23 @@ SET search_path = nowhere;
 SELECT public.error_of(:'extension_text');
 SET search_path = public;
 SELECT count(*) FROM pg_extension WHERE extname = 'pg_mask';
+-- Nor where they left routines that calls would find before the extension's own. A superuser's, and other names, are fine.
+CREATE FUNCTION public.unmask_pii(varchar) RETURNS text LANGUAGE sql AS $$ SELECT 'stolen' $$;
+CREATE FUNCTION public.unmasked(text) RETURNS text LANGUAGE sql AS $$ SELECT '' $$;
+CREATE PROCEDURE public.remask_column(regclass, text) LANGUAGE sql AS $$ SELECT 1 $$;
+ALTER FUNCTION public.unmask_pii(varchar) OWNER TO preparer;
+ALTER FUNCTION public.unmasked(text) OWNER TO preparer;
+ALTER PROCEDURE public.remask_column(regclass, text) OWNER TO preparer;
 SELECT error_of(:'extension_text');
+SELECT count(*) FROM pg_extension WHERE extname = 'pg_mask';
+ALTER FUNCTION public.unmask_pii(varchar) OWNER TO CURRENT_USER;
+CREATE DOMAIN public.try_inbox AS text;
+ALTER DOMAIN public.try_inbox OWNER TO preparer;
+SELECT error_of(:'extension_text');
+DROP DOMAIN public.try_inbox;
+DROP PROCEDURE public.remask_column(regclass, text);
+SELECT error_of(:'extension_text');
+DROP FUNCTION public.unmask_pii(varchar), public.unmasked(text);
 SHOW search_path;
 -- The other scripts look, too.
 GRANT CREATE ON SCHEMA public TO preparer;

@@ -179,6 +179,23 @@ CREATE FUNCTION pp.unmask_pii(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
 GRANT EXECUTE ON FUNCTION pp.unmask_pii(text) TO pp_a;
 TABLE here;
 ROLLBACK;
+-- By a routine in the extension's schema that calls can find instead, or by the right to make one there.
+BEGIN;
+CREATE ROLE pp_a;
+CREATE ROLE pp_b;
+CREATE FUNCTION unmask_pii(varchar) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+ALTER FUNCTION unmask_pii(varchar) OWNER TO pp_a;
+GRANT CREATE ON SCHEMA public TO pp_b;
+CREATE DOMAIN try_inbox AS text;
+ALTER DOMAIN try_inbox OWNER TO pp_a;
+TABLE here;
+ROLLBACK;
+-- By ownership of the database, where the schema belongs to its owner.
+BEGIN;
+CREATE ROLE pp_a;
+SELECT format('ALTER DATABASE %I OWNER TO pp_a', current_database()) \gexec
+TABLE here;
+ROLLBACK;
 -- By ownership of the function, without any grant.
 BEGIN;
 CREATE ROLE pp_a;
@@ -232,6 +249,15 @@ GRANT REFERENCES (message_id) ON login_rejects TO pp_b;
 SELECT * FROM here WHERE privilege = 'unmask';
 GRANT REFERENCES (message_id) ON user_logins TO PUBLIC;
 SELECT * FROM here WHERE privilege = 'unmask' AND role = 0;
+ROLLBACK;
+-- … or by a foreign key that was made while the role had the right.
+BEGIN;
+CREATE ROLE pp_a;
+CREATE TABLE pp_refers (message_id uuid REFERENCES login_rejects (message_id));
+ALTER TABLE pp_refers OWNER TO pp_a;
+CREATE ROLE pp_b;
+GRANT TRIGGER ON pp_refers TO pp_b;
+SELECT * FROM here WHERE privilege = 'unmask';
 ROLLBACK;
 -- … also on a table that no inbox has, of an owner that can do something; not on one of another owner.
 BEGIN;
@@ -322,6 +348,28 @@ ALTER FUNCTION pp.on_row() OWNER TO pp_trigger;
 ALTER FUNCTION pp.fine(text) OWNER TO pp_check;
 ALTER FUNCTION pp.given() OWNER TO pp_default;
 ALTER FUNCTION pp.valid(text) OWNER TO pp_in_type;
+SELECT * FROM here WHERE privilege = 'unmask';
+ROLLBACK;
+-- … also of a table that a policy reads, and of a function in the partition key of a table above the target.
+BEGIN;
+CREATE ROLE pp_list;
+CREATE ROLE pp_key;
+CREATE ROLE pp_owner;
+CREATE SCHEMA pp AUTHORIZATION pp_owner;
+CREATE FUNCTION pp.routed(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+CREATE TABLE pp.top (v text) PARTITION BY LIST (pp.routed(v));
+CREATE TABLE pp.part PARTITION OF pp.top DEFAULT;
+CREATE TABLE pp.list (v text);
+CREATE POLICY listed ON pp.part WITH CHECK (v IN (SELECT l.v FROM pp.list l));
+CREATE TABLE pp.rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text, masked_body text, rejected_at timestamptz);
+ALTER TABLE pp.part OWNER TO pp_owner;
+ALTER TABLE pp.rejects OWNER TO pp_owner;
+GRANT EXECUTE ON FUNCTION unmask_pii(text) TO pp_owner;
+SET LOCAL client_min_messages = error;
+SELECT attach_inbox('pp.inbox', 'pp.part', 'pp.rejects', '{"v": {"copy": "v"}}');
+ALTER TABLE pp.list OWNER TO pp_list;
+ALTER FUNCTION pp.routed(text) OWNER TO pp_key;
+ALTER VIEW pp.inbox OWNER TO pp_owner;
 SELECT * FROM here WHERE privilege = 'unmask';
 ROLLBACK;
 -- … also of a type that is no domain: it can have a cast, and a row type another column. Or of a table above a partition.
@@ -452,6 +500,15 @@ ALTER FUNCTION watch OWNER TO pp_watcher;
 CREATE TRIGGER a_watch INSTEAD OF INSERT ON seen_inbox FOR EACH ROW EXECUTE FUNCTION watch();
 TABLE here;
 DROP TRIGGER a_watch ON seen_inbox;
+-- So do the owners of what a rule on it calls, and of the table that it writes.
+CREATE ROLE pp_keeper;
+CREATE TABLE kept (body text);
+ALTER TABLE kept OWNER TO pp_keeper;
+CREATE FUNCTION pick(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN $1; END $$;
+ALTER FUNCTION pick OWNER TO pp_watcher;
+CREATE RULE keep AS ON INSERT TO seen_inbox DO ALSO INSERT INTO kept VALUES (pick(NEW.body));
+TABLE here;
+DROP RULE keep ON seen_inbox;
 GRANT INSERT, SELECT ON seen, seen_rejects TO pp_early;
 GRANT CREATE ON SCHEMA public TO pp_early;
 ALTER VIEW seen_inbox OWNER TO pp_early;

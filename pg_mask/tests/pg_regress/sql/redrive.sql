@@ -16,7 +16,7 @@ TABLE rejects;
 -- What is still bad stays: it is taken, and becomes a reject again, of now.
 SELECT * FROM redrive_rejects('login_inbox');
 TABLE counts;
-SELECT count(*), count(*) FILTER (WHERE rejected_at > now() - interval '1 hour') AS anew FROM login_rejects;
+SELECT count(*), count(*) FILTER (WHERE rejected_at > now() - interval '1 hour') AS again FROM login_rejects;
 SELECT backdate();
 -- A dry run: in a transaction that is rolled back.
 ALTER TABLE user_logins DROP CONSTRAINT no_guest;
@@ -190,7 +190,7 @@ SET ROLE redriver;
 SELECT error_of($$SELECT * FROM redrive_rejects('login_inbox')$$);
 RESET ROLE;
 GRANT DELETE ON login_rejects TO login_owner;
--- It is unmasking like any other: limited for whoever does it.
+-- It is unmasking like any other: limited for the role that does it.
 SELECT set_config('pg_mask.unmask_limit', '1', false);
 SET ROLE redriver;
 SELECT error_of($$SELECT * FROM redrive_rejects('login_inbox')$$);
@@ -209,7 +209,7 @@ ALTER TABLE login_rejects DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURIT
 BEGIN READ ONLY;
 SELECT error_of($$SELECT * FROM redrive_rejects('login_inbox')$$);
 ROLLBACK;
--- ATTACKS, by one who may redrive and not unmask. An inbox of one's own, with stolen masks for rejects and a rule that copies.
+-- ATTACKS, by a role that can redrive and not unmask. An inbox of one's own, with stolen masks for rejects and a rule that copies.
 TRUNCATE user_logins, login_rejects;
 SELECT forbid('guest');
 SELECT bring(1, 1), bring(2, 2, 'u');

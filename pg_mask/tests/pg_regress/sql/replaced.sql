@@ -1,4 +1,4 @@
--- What an inbox was attached to, and nothing that has come to have its name: whoever owns a schema can rename it.
+-- What an inbox was attached to, and nothing that has come to have its name: the owner of a schema can rename it.
 CREATE ROLE landlord;
 CREATE SCHEMA shop AUTHORIZATION landlord;
 CREATE TABLE shop.orders (v text CHECK (v <> 'bad'), mask text, id uuid UNIQUE);
@@ -58,7 +58,7 @@ RESET client_min_messages;
 ALTER SCHEMA old RENAME TO shop;
 SELECT put();
 SELECT v, count(*) FROM shop.orders GROUP BY 1 ORDER BY 1;
--- What prints plans, and with them values, to the client and into the log is off while events are in hand.
+-- What prints plans, and with them values, to the client and into the log is off while events are in flight.
 CREATE TABLE shop.settings (name text, setting text);
 CREATE FUNCTION shop.look() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

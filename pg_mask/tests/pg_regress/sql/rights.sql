@@ -39,7 +39,7 @@ INSERT INTO app.inbox VALUES (id(1), now(), '{"v":"1"}');
 SELECT current_user;
 RESET ROLE;
 SELECT v, who FROM app.target;
--- … not with those of whoever inserts, be it a superuser.
+-- … not with those of the role that inserts, even a superuser.
 ALTER TABLE app.target OWNER TO CURRENT_USER;
 SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 GRANT INSERT ON app.target TO app_owner;
@@ -47,14 +47,14 @@ SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 GRANT SELECT (id) ON app.target TO app_owner;
 SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 SELECT current_user = session_user AS myself_again;
--- Whoever may make triggers on the inbox, as GRANT ALL says, cannot make it write where its owner did not say.
+-- A role that can make triggers on the inbox, as GRANT ALL says, cannot make it write where its owner did not say.
 GRANT ALL ON app.inbox TO app_loader;
 SET ROLE app_loader;
 CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON app.inbox FOR EACH ROW
 EXECUTE FUNCTION inbox_trigger('{"target":"app.rejects","rejects":"app.rejects","rules":{"reason":{"copy":"v"},"message_id":"message_id"}}');
 SELECT error_of($$INSERT INTO app.inbox VALUES (id(2), now(), '{"v":"1"}')$$);
 RESET ROLE;
--- Attached again by somebody else who may, it stays its owner's, and its owner's rights are looked at.
+-- Attached again by another role that can, it stays its owner's, and its owner's rights are looked at.
 REVOKE INSERT ON app.target FROM app_owner;
 SELECT error_of($$SELECT attach_inbox('app.inbox', 'app.target', 'app.rejects', '{"v": {"mask": "v"}, "id": "message_id"}')$$);
 GRANT INSERT ON app.target TO app_owner;

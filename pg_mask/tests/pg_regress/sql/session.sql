@@ -34,8 +34,11 @@ INSERT INTO odd VALUES ('search_path', 'public'), ('DateStyle', 'SQL, DMY'), ('I
     ('lc_time', 'C.UTF-8'), ('default_text_search_config', 'pg_catalog.german'), ('bytea_output', 'escape'), ('xmlbinary', 'hex'),
     ('extra_float_digits', '-15'), ('standard_conforming_strings', 'off'), ('backslash_quote', 'on'), ('transform_null_equals', 'on'),
     ('quote_all_identifiers', 'on'), ('plpgsql.check_asserts', 'off'), ('plpgsql.extra_errors', 'all'), ('plpgsql.print_strict_params', 'on'), ('row_security', 'off'),
-    ('gin_fuzzy_search_limit', '5'), ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
-SELECT count(set_config(name, setting, false)) FROM odd;
+    ('gin_fuzzy_search_limit', '5'), ('exit_on_error', 'on'), ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
+SELECT count(set_config(name, setting, false)) FROM odd WHERE name <> 'exit_on_error';
+-- With it, any error ends the session: also one that makes a reject, whose text has the value.
+SET exit_on_error = on;
+INSERT INTO typed_inbox (body) VALUES ('{"f": "SECRET"}');
 TRUNCATE fixed;
 INSERT INTO plain_inbox (body) VALUES ('{"v": "1"}');
 RESET ALL;
@@ -44,7 +47,7 @@ SELECT s.name AS undecided FROM pg_settings s LEFT JOIN odd USING (name)
 WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|vacuum_|cpu_|tcp_|max_parallel_|min_parallel_|parallel_|debug_|log_|trace_|pg_stat_statements|pg_mask|plpgsql.(variable|extra_warn)|idle_|default_transaction_|transaction_(isolation|read_only|deferrable)$)'
   -- What a session may see, wait for, use or send.
   AND s.name NOT IN ('application_name', 'client_min_messages', 'client_encoding', 'client_connection_check_interval', 'statement_timeout',
-    'transaction_timeout', 'lock_timeout', 'exit_on_error', 'check_function_bodies', 'createrole_self_grant', 'escape_string_warning',
+    'transaction_timeout', 'lock_timeout', 'check_function_bodies', 'createrole_self_grant', 'escape_string_warning',
     'password_encryption', 'local_preload_libraries', 'restrict_nonsystem_relation_kind', 'event_triggers', 'synchronous_commit',
     'wal_sender_timeout', 'wal_sender_shutdown_timeout')
   -- Costs, memory, and where and how bytes lie.

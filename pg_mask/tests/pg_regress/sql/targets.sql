@@ -77,7 +77,7 @@ ALTER TABLE readings ADD COLUMN i2 text;
 SELECT error_of($$INSERT INTO reading_inbox VALUES (id(2), now(), '{}')$$);
 DROP VIEW reading_inbox;
 DROP TABLE readings, old_readings;
--- Types whose input fails with an error of its own kind.
+-- Types whose input fails with an error of that type.
 CREATE TABLE odd (q tsquery, r regclass, x bit(4), d date, id uuid UNIQUE);
 SELECT attach_inbox('odd_inbox', 'odd', 'reading_rejects', '{"q": {"copy": "q"}, "r": {"copy": "r"}, "x": {"copy": "x"}, "d": {"copy": "d"}, "id": "message_id"}');
 TRUNCATE reading_rejects;
@@ -91,6 +91,27 @@ RESET datestyle;
 SELECT x, d FROM odd ORDER BY id;
 DROP VIEW odd_inbox;
 DROP TABLE odd;
+-- A type's warnings and notices, which quote the value, reach neither client nor log.
+CREATE TABLE chatty (x xml, xs xml[], q tsquery, id uuid UNIQUE);
+CREATE TABLE spoken AS SELECT n, id(n) AS id, now() AS at, body FROM (VALUES
+    (1, '{"x":"<!DOCTYPE a><a xml:space=\"SECRET\"/>"}'), (2, '{"xs":"{<!DOCTYPE a><a xml:space=\u0027SECRET\u0027/>}"}'), (3, '{"q":"()"}'), (4, '{"q":" "}'),
+    (5, '{"x":"<!DOCTYPE a><a xml:space=\"SECRET\">"}')) AS v(n, body);
+SELECT '<!DOCTYPE a><a xml:space="LOUD"/>'::xml IS NOT NULL AS warned;
+SELECT ' '::tsquery AS noticed;
+SELECT attach_inbox('chatty_inbox', 'chatty', 'reading_rejects',
+    '{"x": {"copy": "x"}, "xs": {"copy": "xs"}, "q": {"copy": "q"}, "id": "message_id"}', flush => 'insert');
+TRUNCATE reading_rejects;
+INSERT INTO chatty_inbox SELECT id, at, body FROM spoken;
+TABLE counts;
+INSERT INTO chatty_inbox SELECT id, at, body FROM spoken WHERE n = 5;
+SELECT * FROM redrive_rejects('chatty_inbox', message_ids => ARRAY[id(5)]);
+ALTER TABLE chatty DROP COLUMN x, DROP COLUMN xs;
+SELECT attach_inbox('chatty_inbox', 'chatty', 'reading_rejects', '{"q": {"copy": "q"}, "id": "message_id"}', flush => 'copy');
+INSERT INTO chatty_inbox SELECT id(10 + n), at, body FROM spoken;
+TABLE counts;
+SELECT name FROM pg_settings WHERE name IN ('client_min_messages', 'log_min_messages') AND setting <> reset_val;
+DROP VIEW chatty_inbox;
+DROP TABLE chatty, spoken;
 -- A partitioned table, whose unique index must have the partition key too: a redelivery has the same date.
 CREATE TABLE parts (m text NOT NULL, day date, id uuid, UNIQUE (day, id)) PARTITION BY RANGE (day);
 CREATE TABLE parts_march PARTITION OF parts FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');

@@ -119,6 +119,62 @@ CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NU
 CREATE TRIGGER swallow BEFORE INSERT ON visits FOR EACH ROW EXECUTE FUNCTION swallow();
 CALL put(ARRAY['{"user_id":"c"}', '{"user_id":"d"}', '{"user_id":"e"}']);
 DROP TRIGGER swallow ON visits;
+-- A row that failed gets another try if the trial works right after: the set-up may have been mended in between.
+CREATE TABLE swapped (v text, id uuid UNIQUE);
+CREATE SEQUENCE attempts;
+CREATE FUNCTION mend() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.attempts') = 1 THEN
+        RAISE undefined_table;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER mend AFTER INSERT ON swapped FOR EACH ROW EXECUTE FUNCTION mend();
+SET client_min_messages = error;
+SELECT attach_inbox('swapped_inbox', 'swapped', 'visit_rejects', '{"v": {"copy": "v"}, "id": "message_id"}');
+RESET client_min_messages;
+INSERT INTO swapped_inbox (body) VALUES ('{"v":"x"}');
+SELECT stored, rejected FROM inbox_counts();
+SELECT last_value AS attempts FROM attempts;
+DROP VIEW swapped_inbox;
+DROP TABLE swapped;
+DROP SEQUENCE attempts;
+DROP FUNCTION mend;
+-- An event that nests too deep is a reject, also after rows whose trigger inserts into another inbox.
+CREATE TABLE outside (d jsonb, id uuid UNIQUE);
+CREATE TABLE inside (k text, id uuid UNIQUE);
+CREATE TABLE inside_rejects (LIKE visit_rejects INCLUDING ALL);
+SET client_min_messages = error;
+SELECT attach_inbox('outside_inbox', 'outside', 'visit_rejects', '{"d": {"copy": "d"}, "id": "message_id"}');
+SELECT attach_inbox('inside_inbox', 'inside', 'inside_rejects', '{"k": {"copy": "k"}, "id": "message_id"}');
+CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO public.inside_inbox (message_id, body) VALUES (NEW.id, '{"k":"derived"}');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER pass AFTER INSERT ON outside FOR EACH ROW EXECUTE FUNCTION pass();
+TRUNCATE visit_rejects;
+INSERT INTO outside_inbox (message_id, body)
+SELECT id(5000 + n), CASE n WHEN 3 THEN format('{"d":%s%s}', repeat('[', 100000), repeat(']', 100000)) ELSE '{"d":{}}' END
+FROM generate_series(1, 5) n;
+RESET client_min_messages;
+SELECT stored, rejected FROM inbox_counts();
+SELECT reason FROM visit_rejects;
+SELECT count(*) FROM inside;
+-- The words of a trigger on the rejects table can quote the masked event. They don't get out.
+CREATE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.reason <> 'trial' THEN
+        RAISE EXCEPTION 'too many rejects: %', NEW.masked_body;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER quote AFTER INSERT ON visit_rejects FOR EACH ROW EXECUTE FUNCTION quote();
+SELECT error_of($$INSERT INTO outside_inbox (body) VALUES ('{')$$);
+DROP TRIGGER quote ON visit_rejects;
+DROP VIEW outside_inbox, inside_inbox;
+DROP TABLE outside, inside, inside_rejects;
+DROP FUNCTION pass, quote;
 -- The trial makes a row for columns of any type, and for a reject that cannot be written it fails.
 CREATE TYPE mood AS ENUM ('sad', 'happy');
 CREATE DOMAIN percentage AS numeric(5, 2) CHECK (VALUE <= 100);
@@ -175,6 +231,25 @@ SET trial.lingers = on;
 \! psql -X -q -d regression -c 'CALL meanwhile()' > /dev/null 2>&1 &
 SELECT try_inbox('altered_inbox');
 RESET trial.lingers;
+-- A timeout while the copied row is tried is the statement's error, and no refusal.
+CREATE TABLE slow_checked (id uuid UNIQUE, v text CHECK (v LIKE 'k%'));
+CREATE TABLE slow_rejects (LIKE login_rejects INCLUDING ALL);
+SET client_min_messages = error;
+SELECT attach_inbox('slow_inbox', 'slow_checked', 'slow_rejects', '{"id": "message_id", "v": {"copy": "v"}}');
+RESET client_min_messages;
+INSERT INTO slow_checked VALUES (id(1), 'k1');
+CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
+CREATE TRIGGER be_slow AFTER INSERT ON slow_checked FOR EACH ROW EXECUTE FUNCTION be_slow();
+SET statement_timeout = '500ms';
+SELECT try_inbox('slow_inbox');
+RESET statement_timeout;
+-- A trigger that raises such an error itself shows nothing of the copied row.
+CREATE OR REPLACE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RAISE EXCEPTION 'copied: %', NEW.v USING ERRCODE = '57014'; END $$;
+SELECT try_inbox('slow_inbox');
+SET client_min_messages = error;
+DROP TABLE slow_checked, slow_rejects CASCADE;
+RESET client_min_messages;
+DROP FUNCTION be_slow;
 SELECT v, pg_typeof(v) FROM altered;
 DROP VIEW altered_inbox;
 DROP TABLE altered;
