@@ -1,25 +1,25 @@
-//! How long to wait before trying again.
+//! Pauses between retries.
 
 use std::time::Duration;
 
-/// Doubles `base` with each failed `attempt` (0 is the first) up to `cap`, then takes between half and all of
-/// it at random, so that pollers and loaders that failed together do not come back together.
+/// Doubles `base` with each failed `attempt` (0 is the first) up to `cap`, then takes between half and all of it at
+/// random. So pollers and loaders that failed together don't retry together.
 pub(crate) fn delay(attempt: u32, base: Duration, cap: Duration) -> Duration {
     let ceiling = base.saturating_mul(1 << attempt.min(16)).min(cap);
     ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// How often something may fail in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// As a service does it: until it works again.
+/// Maximum number of failures in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RetryLimit {
+    /// No limit, for a service: it retries until it works again.
     Endless,
-    /// As a command does it that somebody waits for.
+    /// A limit, for a command that somebody waits for.
     UpTo(u32),
 }
 
-impl Patience {
-    /// Whether this is one failure too many.
+impl RetryLimit {
+    /// Whether this many failures in a row reach the limit.
     pub(crate) fn is_over(self, failures: u32) -> bool {
         match self {
             Self::Endless => false,

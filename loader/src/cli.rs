@@ -5,36 +5,38 @@ use std::path::{Path, PathBuf};
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use uuid::Uuid;
 
-use crate::config::{Config, LogOptions, Target};
-use crate::documents::{Completions, ManPages};
+use crate::commands::check::Check;
+use crate::commands::man_pages::{Completions, ManPages};
+use crate::commands::redrive::Redrive;
+use crate::config::{Config, Target};
 use crate::error::Error;
+use crate::telemetry::log::LogOptions;
 
 const AFTER_HELP: &str = "\
-PostgreSQL, for what --database-url does not say, as libpq reads them:
+PostgreSQL, for options that --database-url leaves out, read as libpq reads them:
   PGHOST (localhost), PGPORT (5432), PGUSER (the operating system's user),
   PGPASSWORD, PGPASSWORD_FILE (a file that holds it and nothing else) or
   PGPASSFILE (~/.pgpass), PGDATABASE (named like the user), PGSERVICE,
   PGAPPNAME (pg_mask loader), PGCONNECT_TIMEOUT (10 seconds), PGOPTIONS,
   PGTARGETSESSIONATTRS (read-write): of several hosts, the one that takes writes,
   PGSSLMODE (prefer), PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGCHANNELBINDING ...
-  The README says of each what becomes of it. Across a network use verify-full.
+  loader/libpq-connect/README.md lists all. Across a network use verify-full.
 
-AWS, by its standard chain:
+AWS, via its standard chain:
   AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, AWS_REGION, web
-  identity, container and instance roles. With an endpoint of your own and no
-  region, the region is us-east-1.
+  identity, container and instance roles. With --endpoint-url and no region, the
+  region is us-east-1.
 
 A file of variables:
-  LOADER_ENV_FILE names a file with lines NAME=value, for variables that the
-  environment leaves out. No other file of variables is read.
+  LOADER_ENV_FILE names a file with lines NAME=value. Variables of the environment
+  override it. No other file of variables is read.
 
 Traces:
   OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables, in builds with
   the feature otlp
 
-Rights that the loader needs:
+Privileges that the loader needs:
   PostgreSQL  CONNECT on the database, USAGE on the schemas of the inbox and of
               pg_mask, INSERT on the inbox
   IAM         sqs:ReceiveMessage, sqs:DeleteMessage,
@@ -42,19 +44,19 @@ Rights that the loader needs:
               sqs:GetQueueUrl; kms:Decrypt for a queue encrypted by your own key
 
 Signals:
-  SIGTERM, SIGINT  Receive no more, commit and delete what is in hand, exit 0.
-                   On a second one, or when --grace has passed, make the rest
-                   visible again and exit 0.
+  SIGTERM, SIGINT  Stop receiving, commit and delete messages in flight, exit 0.
+                   On a second signal, or after --grace, make the rest visible
+                   again and exit 0.
 
 Standard output, when the loader ends:
   received N, stored N, duplicate N, rejected N, deleted N
   (with --dry-run a line that begins with 'dry run:'; redrive: taken N, stored N,
   duplicate N, rejected N). Everything else goes to standard error. No event is
-  ever printed.
+  printed.
 
 Exit codes:
   0  done, or stopped by a signal
-  1  internal error, or a port or file of this machine that cannot be used now
+  1  internal error, or a port or file of this machine that is unavailable now
   2  usage or configuration: a restart does not help
   3  SQS
   4  PostgreSQL
@@ -79,83 +81,26 @@ pub(crate) struct Cli {
     pub(crate) config: Config,
 }
 
-/// What the loader can do besides moving events.
+/// Commands besides moving events.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Looks at everything that a run with these options needs, says what is wrong and what to do about it, and moves
-    /// nothing. Exits with 0 if a run can begin, warnings or not
+    /// Checks everything that a run with these options needs, and says what to do about each problem. Moves nothing. Exits
+    /// with 0 if a run can begin, even with warnings
     Check(Box<Check>),
-    /// Puts rejects back into the inbox, once what was wrong is mended. That is done inside the database: no event
-    /// passes through the loader, and what is stored leaves the rejects in the same transaction
+    /// Puts rejects back into the inbox after their cause is fixed. This happens inside the database: no event passes through
+    /// the loader. A stored event leaves the rejects table in the same transaction
     Redrive(Redrive),
-    /// Prints completions of these options for a shell
+    /// Prints shell completions
     Completions(Completions),
-    /// Prints the man page, or writes all of them
+    /// Prints the man page, or writes all man pages into a folder
     Man(ManPages),
 }
 
-/// The commands that tell of the command line and do nothing else: whatever the environment holds, they work.
-const BY_THEMSELVES: [&str; 2] = ["completions", "man"];
-
-/// `loader check`.
-// No Debug: see `Config`.
-#[derive(clap::Args)]
-pub(crate) struct Check {
-    /// Print the items as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) config: Config,
-}
-
-/// `loader redrive`.
-// No Debug: see `Config`.
-#[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
-// What the environment brings would stand there, too, as if it had to.
-#[command(
-    override_usage = "loader redrive [OPTIONS] <--reason <TEXT>|--older-than <INTERVAL>|--newer-than <INTERVAL>|\
-                            --message-id <UUID>|--all>"
-)]
-pub(crate) struct Redrive {
-    /// Those whose reason has this text in it
-    #[arg(long, value_name = "TEXT", group = "which")]
-    pub(crate) reason: Option<String>,
-
-    /// Those that were rejected longer ago, as the server writes an interval: '2 hours', '1 day'
-    #[arg(long, value_name = "INTERVAL", group = "which")]
-    pub(crate) older_than: Option<String>,
-
-    /// Those that were rejected since then
-    #[arg(long, value_name = "INTERVAL", group = "which")]
-    pub(crate) newer_than: Option<String>,
-
-    /// Those of these messages
-    #[arg(long, value_name = "UUID", value_delimiter = ',', group = "which")]
-    pub(crate) message_id: Vec<Uuid>,
-
-    /// All of them
-    #[arg(long, group = "which", conflicts_with_all = ["reason", "older_than", "newer_than", "message_id"])]
-    pub(crate) all: bool,
-
-    /// At most so many rejects in one transaction
-    #[arg(long, value_name = "REJECTS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) batch_size: u32,
-
-    /// Say what would become of the first batch, and roll it back
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    #[command(flatten)]
-    pub(crate) target: Target,
-
-    #[command(flatten)]
-    pub(crate) log: LogOptions,
-}
+/// Commands that ignore the environment.
+const COMMANDS_WITHOUT_ENVIRONMENT: [&str; 2] = ["completions", "man"];
 
 impl Cli {
-    /// What to log.
+    /// Returns the options of the log.
     pub(crate) fn log(&self) -> &LogOptions {
         match &self.command {
             None | Some(Command::Completions(_) | Command::Man(_)) => &self.config.log,
@@ -172,11 +117,13 @@ impl Cli {
         }
     }
 
-    /// Reads the command line and the environment. Prints help, version and usage errors itself and exits for
-    /// them.
+    /// Reads the command line and the environment. Prints help, the version or a usage error, and exits then.
     pub(crate) fn load() -> Result<Self, Error> {
-        // A command can stand in the first place alone.
-        if std::env::args_os().nth(1).is_some_and(|first| BY_THEMSELVES.iter().any(|name| first == *name)) {
+        // A subcommand must be the first argument.
+        if std::env::args_os()
+            .nth(1)
+            .is_some_and(|first| COMMANDS_WITHOUT_ENVIRONMENT.iter().any(|name| first == *name))
+        {
             let matches = Self::command().mut_args(|option| option.env(Resettable::Reset)).get_matches();
             return Self::from_arg_matches(&matches).map_err(|e| Error::Config(e.to_string()));
         }
@@ -186,14 +133,14 @@ impl Cli {
         let matches = Self::command().try_get_matches().unwrap_or_else(|error| usage(&error));
         let mut cli = Self::from_arg_matches(&matches).map_err(|e| Error::Config(e.to_string()))?;
         let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
-        let in_the_open = matches.value_source("database_url") == Some(ValueSource::CommandLine);
-        cli.target().url_is_in_the_open = in_the_open;
+        let url_on_command_line = matches.value_source("database_url") == Some(ValueSource::CommandLine);
+        cli.target().url_on_command_line = url_on_command_line;
         let config = match &mut cli.command {
             None => &mut cli.config,
             Some(Command::Check(check)) => &mut check.config,
             Some(_) => return Ok(cli),
         };
-        config.prefer_service_endpoint(matches, std::env::var("AWS_ENDPOINT_URL_SQS").ok());
+        config.queue.prefer_service_endpoint(matches, std::env::var("AWS_ENDPOINT_URL_SQS").ok());
         config.validate()?;
         Ok(cli)
     }
@@ -202,7 +149,7 @@ impl Cli {
 /// Prints help, version, or what is wrong with the command line, and exits.
 fn usage(error: &clap::Error) -> ! {
     use clap::error::{ContextKind, ContextValue};
-    // A connection string without its quotes falls into arguments of their own, and one of them may be the password.
+    // Without quotes, the shell splits a connection string into several arguments. One of them can be the password.
     let holds_a_string = |value: &ContextValue| {
         let ContextValue::String(text) = value else { return false };
         text.contains('=') || text.contains("://")
@@ -210,22 +157,22 @@ fn usage(error: &clap::Error) -> ! {
     let unexpected = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
     if error.use_stderr() && unexpected.iter().any(|kind| error.get(*kind).is_some_and(holds_a_string)) {
         let kind = clap::error::ErrorKind::UnknownArgument;
-        let text = "an argument that is not expected here has a = or :// in it, and is not shown, as it may hold a password. \
-                    Are there quotes around what follows --database-url?";
+        let text = "unexpected argument with = or :// in it, not shown because it can hold a password. Put quotes around the \
+                    value of --database-url";
         Cli::command().error(kind, text).exit();
     }
     error.exit()
 }
 
-/// Sets the variables of `file` that are not set yet. To be called while there is but one thread.
+/// Sets the variables of `file` that are not set yet. It must run while the process has only one thread.
 fn read_env_file(file: &Path) -> Result<(), Error> {
     dotenvy::from_path(file).map_err(|error| {
         let text = |why: &str| format!("LOADER_ENV_FILE: {} cannot be read: {why}", file.display());
         match error {
-            // It may be about to be replaced.
+            // The file may be in the middle of a replacement.
             dotenvy::Error::Io(error) => Error::Machine(text(&error.to_string())),
-            // Its text has the line, which may hold a password.
-            _ => Error::Config(text("there is a line in it that is not NAME=value")),
+            // dotenvy's message quotes the line, which can hold a password.
+            _ => Error::Config(text("it has a line that is not NAME=value")),
         }
     })
 }

@@ -1,64 +1,78 @@
-//! What can end a run, and the exit code of each.
+//! Errors that can end a run, and the exit code of each.
 
 use tokio::task::JoinError;
 
-/// Why the loader could not do its work.
+/// Error that ends a run.
 ///
-/// The texts say what to do about it. They are built from codes, names and counts; no variant may carry an
-/// event, a message body, a password or a whole connection string, since whatever is here ends up in a log.
-#[derive(Clone, Debug, thiserror::Error)]
+/// The texts say what to do. They are built from codes, names and counts. No variant may carry an event, a message
+/// body, a password or a whole connection string, because the texts end up in a log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum Error {
-    /// The command line or the environment asks for something that cannot be.
+    /// The command line or the environment asks for something impossible.
     #[error("{0}")]
     Config(String),
-    /// Something of this machine cannot be used at the moment: a port, a file of variables.
+    /// Something on this machine can't be used at the moment: a port, a file of variables.
     #[error("{0}")]
     Machine(String),
     /// SQS refused.
     #[error("SQS: {0}")]
     Queue(String),
-    /// SQS, or what the AWS credentials or the region come from, did not answer. Another try may succeed.
+    /// SQS, or the source of the AWS credentials or region, did not answer. A retry may succeed.
     #[error("SQS: {0}")]
     QueueAway(String),
-    /// A file for the connection to `PostgreSQL` cannot be used: it may be about to be replaced.
+    /// A file for the connection to `PostgreSQL` can't be used. It may be about to be replaced.
     #[error("{0}")]
     ConnectionFile(String),
     /// `PostgreSQL` refused, could not be reached, or is not set up.
     #[error("PostgreSQL: {0}")]
     Database(String),
-    /// The inbox did not say what became of every event that it was sent.
+    /// The inbox did not account for every event in a batch.
     #[error(
         "the inbox did not account for every event: {sent} were sent, {}. The transaction was rolled back \
          and nothing of it was deleted from SQS. Look at session_replication_role of the loader's role and \
          database (it must be 'origin') and at the triggers of the inbox (psql: \\d+ on it shows three of \
          pg_mask)",
-        tell(*.accounted)
+        accounted_text(*.accounted)
     )]
     Count {
         /// Events in the batch.
         sent: u64,
-        /// stored + duplicate + rejected; `None` where the inbox saw no statement at all.
+        /// stored + duplicate + rejected. `None` if the inbox saw no statement at all.
         accounted: Option<i128>,
     },
-    /// The inbox's name means another view than when the loader started.
+    /// The inbox's name refers to another view than when the loader started.
     #[error(
         "PostgreSQL: the inbox {inbox} {change} after this loader started. Nothing more is sent to it. Check who owns the \
          schema and the view (psql: \\dn, \\dv), because the owner of a schema can put another view in the inbox's \
          place. Restart the loader if the change was meant. Restoring a dump changes OIDs; promoting a standby keeps them"
     )]
     Replaced {
-        /// With its schema, as SQL needs it.
+        /// Its name with the schema, in the form that SQL needs.
         inbox: String,
         /// The difference.
         change: String,
     },
-    /// A fault of the loader itself.
+    /// A fault in the loader itself.
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
 
+impl From<libpq_connect::Error> for Error {
+    fn from(error: libpq_connect::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            libpq_connect::Error::ConnectionString(_) => {
+                Self::Config(format!("--database-url (DATABASE_URL): {text}"))
+            }
+            libpq_connect::Error::Options(_) => Self::Config(text),
+            libpq_connect::Error::File(_) => Self::ConnectionFile(text),
+            libpq_connect::Error::Tls(_) => Self::Internal(text),
+        }
+    }
+}
+
 impl Error {
-    /// Whether another try soon may succeed, as far as the error alone tells.
+    /// Whether a retry soon may succeed, judged by the error alone.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::QueueAway(_) | Self::ConnectionFile(_))
     }
@@ -76,7 +90,7 @@ impl Error {
     }
 }
 
-/// How a task ended. Where it panicked is in the log already.
+/// Returns how a task ended. A panic is already in the log.
 pub(crate) fn ended(joined: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
     joined.unwrap_or_else(|error| {
         let what = if error.is_panic() { "a task panicked" } else { "a task was cancelled" };
@@ -84,11 +98,21 @@ pub(crate) fn ended(joined: Result<Result<(), Error>, JoinError>) -> Result<(), 
     })
 }
 
-fn tell(accounted: Option<i128>) -> String {
+fn accounted_text(accounted: Option<i128>) -> String {
     match accounted {
         Some(n) => format!("stored, duplicate and rejected add up to {n}"),
         None => "and its triggers did not run".to_owned(),
     }
+}
+
+/// Returns the text of an error's last cause, which comes from the operating system or the TLS library: "Connection
+/// refused (os error 111)".
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 #[cfg(test)]
@@ -109,7 +133,7 @@ mod tests {
             Error::QueueAway(text()),
             Error::ConnectionFile(text()),
         ];
-        // A service manager never restarts a loader that ends with 2: what may pass ends with another code.
+        // A service manager never restarts a loader that ends with 2. So an error that may pass has another code.
         assert_eq!(all.map(|e| e.exit_code()), [1, 2, 3, 4, 5, 6, 1, 3, 4]);
     }
 

@@ -1,72 +1,63 @@
 //! An event on its way from SQS to the inbox.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{Uuid, uuid};
 
-use crate::budget::Share;
-use crate::ledger::LeaseId;
+use crate::leases::capacity::Share;
+use crate::leases::ledger::{LeaseId, OVERHEAD};
 
-/// The namespace of the `UUIDv5` that stands for an SQS message id which is no UUID.
+/// Namespace of the `UUIDv5` for an SQS message id that isn't a UUID.
 ///
-/// It is the `UUIDv5` of `message-id.pg_mask` in RFC 9562's DNS namespace. It must never change: a message
-/// that is delivered again is known for a duplicate by its UUID alone.
+/// It is the `UUIDv5` of `message-id.pg_mask` in RFC 9562's DNS namespace. It must never change: a message that is
+/// delivered again is recognized as a duplicate by its UUID alone.
 pub(crate) const MESSAGE_ID_NAMESPACE: Uuid = uuid!("5cc165c0-8dad-53aa-80bd-05a9cdd72664");
 
-/// Microseconds from the epoch of SQS's timestamps (1970-01-01) to that of `PostgreSQL`'s (2000-01-01), both
-/// UTC.
+/// Microseconds from the epoch of SQS's timestamps (1970-01-01 UTC) to `PostgreSQL`'s epoch (2000-01-01 UTC).
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// Bytes that a message takes besides its body, about.
-pub(crate) const OVERHEAD: usize = 1024;
-/// Size of SQS's largest message: 1 MiB.
+/// Maximum size of an SQS message: 1 MiB.
 const LARGEST: usize = 1024 * 1024;
 
-/// One event as the inbox takes it. There is no `Debug`: the body is raw PII.
+/// One event in the form that the inbox takes. There is no `Debug`, because the body is raw PII.
 pub(crate) struct Message {
-    /// Where the ledger keeps the receipt for this delivery.
+    /// Key of this delivery's receipt in the ledger.
     pub(crate) lease: LeaseId,
-    /// What duplicates are told by.
+    /// Id that duplicates are recognized by.
     pub(crate) id: Uuid,
-    /// When the message was sent, in `PostgreSQL`'s microseconds; `None` where the queue does not say.
+    /// Time when the message was sent, in `PostgreSQL`'s microseconds. `None` if the queue doesn't say.
     pub(crate) sent_at: Option<i64>,
-    /// How often the message was handed out, this time included. SQS calls it approximate.
+    /// Number of times the message was handed out, including this one. SQS calls it approximate.
     pub(crate) receive_count: u32,
-    /// The message group, where the queue is a FIFO queue: of these, order is kept.
+    /// Message group, if the queue is a FIFO queue. Order is kept within a group.
     pub(crate) group: Option<Arc<str>>,
     /// The event, unread. `None` becomes NULL, which the database rejects.
     pub(crate) body: Option<String>,
-    /// Memory that it takes, given back with it.
+    /// Memory that the message takes. It is given back with the message.
     pub(crate) _memory: Share,
 }
 
 impl Message {
-    /// Whether it belongs to one of these message groups.
-    pub(crate) fn is_of(&self, groups: &HashSet<Arc<str>>) -> bool {
-        self.group.as_ref().is_some_and(|group| groups.contains(group))
-    }
-
-    /// How long ago it was sent, where the queue says when. Never negative, though clocks differ.
+    /// Returns the time since the message was sent, if the queue says when. Never negative, even if clocks differ.
     pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
         let now = i64::try_from(now.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok()?;
         let age = now.checked_sub(POSTGRES_EPOCH_MICROS)?.checked_sub(self.sent_at?)?;
         Some(Duration::from_micros(age.try_into().unwrap_or(0)))
     }
 
-    /// Bytes that the body takes.
+    /// Returns the size of the body in bytes.
     pub(crate) fn size(&self) -> usize {
         self.body.as_ref().map_or(0, String::len)
     }
 }
 
-/// Bytes that each message of a queue is expected to take, from those received lately.
+/// Bytes that each message of a queue is expected to take, estimated from recent messages.
 pub(crate) struct MessageSize(AtomicUsize);
 
 impl Default for MessageSize {
-    /// Expects the largest messages, until there are any.
+    /// Expects the largest messages until some are received.
     fn default() -> Self {
         Self(AtomicUsize::new(LARGEST + OVERHEAD))
     }
@@ -78,19 +69,20 @@ impl MessageSize {
         self.0.load(Relaxed)
     }
 
-    /// Learns from what a call brought: at once that messages are larger, and slowly that they are smaller.
+    /// Learns from the messages of a call. The expected size rises at once and falls slowly.
     pub(crate) fn note(&self, messages: &[Message]) {
         let bytes: usize = messages.iter().map(|message| message.size() + OVERHEAD).sum();
         let mean = bytes / messages.len().max(1);
         let expected = self.get();
-        // A note that another call overwrites is soon made again.
+        // If another call overwrites this value, the next calls correct it.
         self.0.store(mean.max(expected - expected.saturating_sub(mean).div_ceil(8)), Relaxed);
     }
 }
 
-/// The UUID of an SQS `MessageId`: itself where it is one in the usual 36 characters, else its `UUIDv5`.
+/// Returns the UUID of an SQS `MessageId`. A UUID in the usual 36 characters stays itself; any other id becomes its
+/// `UUIDv5`.
 ///
-/// Other spellings of UUIDs (braces, `urn:uuid:`) are not read as such: two different ids must not become
+/// Other spellings of UUIDs (braces, `urn:uuid:`) aren't parsed as UUIDs, because two different ids must not become
 /// one.
 pub(crate) fn message_uuid(message_id: &str) -> Uuid {
     match Uuid::try_parse(message_id) {
@@ -99,7 +91,7 @@ pub(crate) fn message_uuid(message_id: &str) -> Uuid {
     }
 }
 
-/// SQS's `SentTimestamp` (milliseconds since 1970, as text) in `PostgreSQL`'s microseconds since 2000.
+/// Converts SQS's `SentTimestamp` (milliseconds since 1970, as text) to `PostgreSQL`'s microseconds since 2000.
 pub(crate) fn sent_at(sent_timestamp: &str) -> Option<i64> {
     let millis: i64 = sent_timestamp.parse().ok()?;
     millis.checked_mul(1000)?.checked_sub(POSTGRES_EPOCH_MICROS)
@@ -122,7 +114,7 @@ mod tests {
 
     #[test]
     fn any_other_id_becomes_a_fixed_uuid() {
-        // A change of these values would make stored messages look new.
+        // If these values changed, stored messages would look new.
         assert_eq!(message_uuid("msg-1"), uuid!("d308d33d-3c8d-5a85-84d9-f28cc9667295"));
         for id in ["", "424cdd21063a43a7b91b7ca1a833afae", "{424cdd21-063a-43a7-b91b-7ca1a833afae}"] {
             assert_eq!(message_uuid(id).get_version_num(), 5, "{id}");

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Forbids core dumps of this process. On Linux it also keeps all but root from reading its memory and its environment.
 ///
-/// The limit alone doesn't stop a kernel that pipes core dumps into a program, as `systemd-coredump` is.
+/// The limit alone doesn't stop a kernel that pipes core dumps into a program, such as `systemd-coredump`.
 pub(crate) fn guard_memory() -> io::Result<()> {
     let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]

@@ -1,17 +1,27 @@
 //! The pipeline, and how it ends.
 //!
 //! ```text
-//! pollers ──► collector ──► writers ──► (gate) ──► deleter
-//!   SQS        batches     PostgreSQL   standby      SQS
-//!    └────────────────── keeper ─────────────────────┘
+//! pollers ──► batcher ──► writers ──► (gate) ──► deleter
+//!   SQS       batches    PostgreSQL   standby      SQS
+//!    └────────────── lease extender ────────────────┘
 //! ```
 //!
-//! The gate is there with `--delete-after-replay` alone.
+//! The gate exists only with `--delete-after-replay`.
 //!
-//! Every arrow is a channel that holds little, and the ledger bounds what is received and not yet deleted: a slow
-//! database, or slow deletes, hold the receive calls back, and memory does not depend on the backlog. The keeper
-//! extends the leases of whatever is in between. A task ends when the one before it has ended and its channel is
-//! empty; that is how a run stops without leaving anything behind.
+//! Every arrow is a channel that holds little, and the ledger limits what is received and not yet deleted. So a slow
+//! database or slow deletes hold back the receive calls, and memory doesn't depend on the backlog. The lease extender
+//! extends the leases of all messages in between. A task ends when the task before it has ended and its channel is
+//! empty. So a run stops without leaving anything behind.
+
+mod batcher;
+mod deleter;
+pub(crate) mod drain;
+pub(crate) mod intake;
+pub(crate) mod lease_extender;
+mod pollers;
+mod recovery;
+mod replay_gate;
+pub(crate) mod writer;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,44 +32,44 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
-use crate::backoff::Patience;
-use crate::collector::{self, Limits};
+use crate::backoff::RetryLimit;
 use crate::config::Config;
-use crate::deleter::Deleter;
-use crate::drain::{Drain, Emptiness};
 use crate::error::{Error, ended};
-use crate::gate::Gate;
-use crate::intake::Intake;
-use crate::keeper::{Keeper, by_queue};
-use crate::ledger::Ledger;
-use crate::log::LogLimit;
-use crate::pollers::Pollers;
-use crate::queue::Queues;
+use crate::inbox::{Database, Inbox};
+use crate::leases::ledger::Ledger;
+use crate::pipeline::batcher::Limits;
+use crate::pipeline::deleter::Deleter;
+use crate::pipeline::drain::{Drain, EmptyStreak};
+use crate::pipeline::intake::Intake;
+use crate::pipeline::lease_extender::{LeaseExtender, by_queue};
+use crate::pipeline::pollers::Pollers;
+use crate::pipeline::replay_gate::ReplayGate;
+use crate::pipeline::writer::{Rejected, Shared, Writer};
 use crate::shutdown::{LAST_RECEIVES, RELEASE_TIME, Shutdown};
-use crate::sink::Sink;
-use crate::stats::{SAMPLE_EVERY, Stats};
-use crate::writer::{Database, Rejected, Shared, Writer};
+use crate::sqs::Queues;
+use crate::telemetry::log::LogLimit;
+use crate::telemetry::stats::{SAMPLE_EVERY, Stats};
 
-/// Deletes go on at least so many at a time. Where there are many pollers it is twice their number, so that deletes are
-/// never what falls behind.
+/// Minimum number of delete calls at a time. With many pollers it is twice their number, so that deletes never fall
+/// behind.
 const LEAST_DELETE_CALLS: usize = 16;
-/// A run that somebody waits for gives up after so many failures in a row, each with the SDK's own retries in it:
-/// something is wrong that waiting does not mend.
-const DRAIN_PATIENCE: Patience = Patience::UpTo(8);
+/// Maximum failures in a row in a run that somebody waits for. Each failure includes the SDK's own retries, so waiting
+/// longer wouldn't help.
+const DRAIN_PATIENCE: RetryLimit = RetryLimit::UpTo(8);
 
-/// Runs until stopped, drained or failed. Whichever it is, nothing received stays hidden: what is not deleted
-/// is made visible again.
+/// Runs until stopped, drained or failed. In each case nothing received stays hidden: messages that aren't deleted are
+/// made visible again.
 pub(crate) async fn run(
     config: &Config,
     queues: Queues,
     database: Database,
-    sink: Sink,
+    inbox: Inbox,
     stats: Arc<Stats>,
     shutdown: Shutdown,
     intake: Intake,
 ) -> Result<(), Error> {
     let ledger = Arc::new(ledger(config));
-    let keeper = Keeper {
+    let lease_extender = LeaseExtender {
         queues: Arc::clone(&queues),
         ledger: Arc::clone(&ledger),
         stats: Arc::clone(&stats),
@@ -68,22 +78,22 @@ pub(crate) async fn run(
     };
     let gate = if config.deletion.delete_after_replay {
         let (queues, ledger) = (Arc::clone(&queues), Arc::clone(&ledger));
-        Some(Gate::open(config.target.servers()?, queues, ledger, config.deletion.delay()).await)
+        Some(ReplayGate::open(config.target.servers()?, queues, ledger, config.deletion.delay()).await)
     } else {
         None
     };
     let run = Run { config, queues: &queues, ledger: &ledger, stats: &stats, shutdown: &shutdown, intake };
-    let tasks = run.start(database, sink, gate);
+    let tasks = run.start(database, inbox, gate);
     let result = tokio::select! {
         result = tasks.supervise(&shutdown) => result,
-        never = keeper.run() => match never {},
+        never = lease_extender.run() => match never {},
         never = sample(&ledger, &stats) => match never {},
     };
     release_all(&queues, &ledger).await;
     result
 }
 
-/// Takes samples for as long as it is polled.
+/// Takes samples until it is dropped.
 async fn sample(ledger: &Ledger, stats: &Stats) -> Infallible {
     let mut tick = interval(SAMPLE_EVERY);
     loop {
@@ -92,23 +102,27 @@ async fn sample(ledger: &Ledger, stats: &Stats) -> Infallible {
     }
 }
 
-/// The limits of a batch.
+/// Returns the limits of a batch.
 pub(crate) fn limits(config: &Config) -> Limits {
-    Limits { size: size(config.batch_size), bytes: size(config.batch_bytes), linger: config.linger() }
+    Limits {
+        size: size(config.batch.batch_size),
+        bytes: size(config.batch.batch_bytes),
+        linger: config.linger(),
+    }
 }
 
-/// A ledger for as much as may be in flight: batches that are stored, one that waits, and one that is received and
-/// gathered.
+/// Makes a ledger for everything that may be in flight: batches being stored, one that waits, and one being received
+/// and gathered.
 pub(crate) fn ledger(config: &Config) -> Ledger {
     let batches = usize::from(config.writers) + 2;
-    Ledger::new(size(config.max_in_flight), batches.saturating_mul(size(config.batch_bytes)))
+    Ledger::new(size(config.queue.max_in_flight), batches.saturating_mul(size(config.batch.batch_bytes)))
 }
 
 fn size(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-/// What the tasks of a run are made of.
+/// Parts that the tasks of a run are made of.
 struct Run<'r> {
     config: &'r Config,
     queues: &'r Queues,
@@ -119,14 +133,14 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn start(&self, database: Database, sink: Sink, gate: Option<Gate>) -> Tasks {
+    fn start(&self, database: Database, inbox: Inbox, gate: Option<ReplayGate>) -> Tasks {
         let config = self.config;
-        let pollers = usize::from(config.pollers);
-        let patience = if config.drain { DRAIN_PATIENCE } else { Patience::Endless };
+        let pollers = usize::from(config.queue.pollers);
+        let patience = if config.drain { DRAIN_PATIENCE } else { RetryLimit::Endless };
         let (received, to_collect) = mpsc::channel(1);
         let (batches, to_store) = mpsc::channel(1);
         let (committed, to_delete) = mpsc::channel(1);
-        let emptiness = Arc::new(Emptiness::new(self.queues.len()));
+        let emptiness = Arc::new(EmptyStreak::new(self.queues.len()));
         let mut tasks = Tasks::default();
         for queue in self.queues.iter() {
             let pollers = Pollers {
@@ -140,7 +154,7 @@ impl Run<'_> {
                 patience,
                 intake: self.intake.clone(),
                 received: received.clone(),
-                least: usize::from(config.min_pollers.min(config.pollers)),
+                least: usize::from(config.queue.min_pollers.min(config.queue.pollers)),
                 most: pollers,
                 log_limit: Arc::default(),
             };
@@ -148,7 +162,7 @@ impl Run<'_> {
         }
         let limits = limits(config);
         tasks.others.spawn(async move {
-            collector::run(limits, to_collect, batches).await;
+            batcher::run(limits, to_collect, batches).await;
             Ok(())
         });
         let shared = Arc::new(Shared {
@@ -164,13 +178,13 @@ impl Run<'_> {
             silent: AtomicBool::new(false),
             shutdown: self.shutdown.clone(),
         });
-        let mut sink = Some(sink);
+        let mut inbox = Some(inbox);
         for _ in 0..config.writers {
             let writer = Writer {
                 shared: Arc::clone(&shared),
-                had_connection: sink.is_some(),
-                standing: sink.is_some().then(|| self.intake.able()),
-                sink: sink.take(),
+                had_connection: inbox.is_some(),
+                state: inbox.is_some().then(|| self.intake.can_store()),
+                inbox: inbox.take(),
                 committed: committed.clone(),
             };
             tasks.others.spawn(writer.run());
@@ -214,8 +228,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Waits for all. The first that fails stops the others in good order: what is committed is still
-    /// deleted.
+    /// Waits for all tasks. The first failure stops the others in good order: committed messages are still deleted.
     async fn supervise(mut self, shutdown: &Shutdown) -> Result<(), Error> {
         let mut result = Ok(());
         while !(self.pollers.is_empty() && self.others.is_empty()) {
@@ -239,7 +252,7 @@ impl Tasks {
     }
 }
 
-/// Makes visible again what was received and not deleted.
+/// Makes visible again what was received and not deleted. Returns whether that worked for all messages.
 pub(crate) async fn release_all(queues: &Queues, ledger: &Ledger) -> bool {
     let leases = ledger.take_all();
     if leases.is_empty() {
@@ -267,8 +280,8 @@ pub(crate) async fn release_all(queues: &Queues, ledger: &Ledger) -> bool {
     warn!(
         messages,
         reason,
-        "not all messages in hand could be made visible again; the rest is deleted already, or comes back \
-         when its visibility ends"
+        "not all messages in flight could be made visible again; the rest is deleted already, or comes back \
+         after its visibility timeout"
     );
     false
 }

@@ -1,4 +1,4 @@
-//! How a run ends: in good order while there is time, at once when there is none.
+//! The end of a run: in good order while there is time, at once if there is none.
 
 use std::io;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Maximum time for receive calls once the grace is over. Where messages wait, they return at once, and these would
-/// stay hidden if nobody took the answer.
+/// Maximum time for receive calls after the grace period. If messages wait, the calls return at once, and these
+/// messages would stay hidden if nobody took the answer.
 pub(crate) const LAST_RECEIVES: Duration = Duration::from_secs(2);
 /// Maximum time for making messages visible again.
 pub(crate) const RELEASE_TIME: Duration = Duration::from_secs(5);
@@ -18,20 +18,20 @@ pub(crate) const TRACES_TIME: Duration = Duration::from_secs(2);
 pub(crate) const OUTPUT_TIME: Duration = Duration::from_secs(1);
 /// Maximum time for a reader of standard error to take the last lines of the log.
 pub(crate) const LOG_TIME: Duration = Duration::from_secs(1);
-/// Maximum time from the end of the grace to the end of the process.
+/// Maximum time from the end of the grace period to the end of the process.
 pub(crate) const END_TIME: Duration = LAST_RECEIVES
     .saturating_add(RELEASE_TIME)
     .saturating_add(TRACES_TIME)
     .saturating_add(OUTPUT_TIME)
-    // Before the last line of standard output, and after it.
+    // Once before the last line of standard output, and once after it.
     .saturating_add(LOG_TIME.saturating_mul(2));
 
-/// Tells every task when to stop receiving and when to give up what is in hand. Clones share one state.
+/// Tells every task when to stop receiving and when to give up messages in flight. Clones share one state.
 #[derive(Clone, Default)]
 pub(crate) struct Shutdown {
-    /// Cancelled when no more messages are to be received. What was received is still stored and deleted.
+    /// Cancelled when receiving must stop. Messages that were received are still stored and deleted.
     stopping: CancellationToken,
-    /// Cancelled when there is no time left for that either. What is in hand is made visible again.
+    /// Cancelled when there is no time left for that either. Messages in flight are made visible again.
     abandoning: CancellationToken,
 }
 
@@ -64,27 +64,27 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Ends receiving.
+    /// Stops receiving.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Whether receiving has ended.
+    /// Whether receiving must stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Resolves once receiving is to end.
+    /// Resolves once receiving must stop.
     pub(crate) async fn stopping(&self) {
         self.stopping.cancelled().await;
     }
 
-    /// Resolves once everything is to end.
+    /// Resolves once everything must stop.
     pub(crate) async fn abandoning(&self) {
         self.abandoning.cancelled().await;
     }
 
-    /// Sleeps for `time` and returns true, or returns false as soon as receiving is to end.
+    /// Sleeps for `time` and returns true, or returns false as soon as receiving must stop.
     pub(crate) async fn sleep(&self, time: Duration) -> bool {
         tokio::select! {
             () = self.stopping() => false,
@@ -119,34 +119,34 @@ mod tests {
     use super::*;
     use crate::config::DEFAULT_GRACE;
 
-    /// The seconds behind each `key` in a text: `30`, `30s`.
+    /// Returns the seconds after each `key` in a text: `30`, `30s`.
     fn seconds(text: &str, key: &str) -> Vec<u64> {
         let after = text.split(key).skip(1);
         after.map(|rest| rest.trim_start().split(['s', '\n']).next().unwrap().parse().unwrap()).collect()
     }
 
-    /// All files below `folder`.
+    /// Returns all files below `folder`.
     fn files(folder: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
     }
 
     #[test]
-    fn what_is_shipped_allows_a_stop_the_time_that_it_takes() {
+    fn the_shipped_files_allow_enough_time_for_a_stop() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let compose = fs::read_to_string(top.join("docker-compose.yml")).unwrap();
         let (_, loader) = compose.split_once("\n  loader:\n").unwrap();
         let mut allowed = seconds(loader, "stop_grace_period:");
         assert_eq!(allowed.len(), 1, "docker-compose.yml");
         for file in files(&top.join("deploy")) {
-            // A picture is no text.
+            // A picture isn't text.
             let Ok(text) = fs::read_to_string(&file) else { continue };
             allowed.extend(seconds(&text, "TimeoutStopSec="));
             allowed.extend(seconds(&text, "terminationGracePeriodSeconds:"));
         }
         assert!(allowed.len() > 1, "the systemd unit says nothing");
         let takes = Duration::from_secs(DEFAULT_GRACE.into()) + END_TIME;
-        // And some time for a process that has to be scheduled.
+        // Some more time for a process that must be scheduled.
         let takes = takes.as_secs() + 2;
         assert!(allowed.iter().all(|&seconds| takes <= seconds), "{takes} s, allowed: {allowed:?}");
     }

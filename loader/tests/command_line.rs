@@ -1,12 +1,13 @@
-//! What the command line and the environment do, on the binary itself and without any server.
+//! The effects of the command line and the environment, tested on the binary itself without any server.
 
 use std::process::{Command, Output};
 
-/// The binary without anything of the environment that the tests run in.
+/// Runs the binary without the tests' environment. Queue and inbox are named.
 fn loader(args: &[&str], env: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_loader"))
         .args(args)
         .env_clear()
+        .envs([("LOADER_QUEUE", "q"), ("LOADER_INBOX", "i")])
         .envs(env.iter().copied())
         .output()
         .expect("the loader starts")
@@ -16,7 +17,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A database that nothing listens for, so that a valid configuration ends with exit code 4, and at once.
+/// A database where nothing listens, so that a valid configuration ends at once with exit code 4.
 const NOWHERE: (&str, &str) = ("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d");
 
 #[test]
@@ -50,6 +51,28 @@ fn a_bad_value_is_a_usage_error_wherever_it_comes_from() {
 }
 
 #[test]
+fn a_run_without_a_queue_or_an_inbox_is_a_usage_error() {
+    for (args, missing) in [
+        (["--drain"].as_slice(), "LOADER_QUEUE"),
+        (&["check"], "LOADER_QUEUE"),
+        (&[], "LOADER_INBOX"),
+        (&["check"], "LOADER_INBOX"),
+        (&["redrive", "--all"], "LOADER_INBOX"),
+    ] {
+        let output = loader(args, &[NOWHERE, (missing, "")]);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(missing), "{args:?}: {}", text(&output));
+    }
+    // Redriving needs no queue.
+    let redrive = loader(&["redrive", "--all"], &[NOWHERE, ("LOADER_QUEUE", "")]);
+    assert_eq!(redrive.status.code(), Some(4), "{}", text(&redrive));
+    // An empty variable is none.
+    let by_url = [NOWHERE, ("LOADER_QUEUE", ""), ("LOADER_QUEUE_URL", "http://127.0.0.1:1/1/q")];
+    assert_eq!(loader(&[], &by_url).status.code(), Some(4));
+    assert_eq!(loader(&[], &[NOWHERE, ("LOADER_QUEUE_URL", "")]).status.code(), Some(4));
+}
+
+#[test]
 fn a_usage_error_shows_no_password() {
     for args in [
         ["--database-url", "host=h", "password=hunter2"].as_slice(),
@@ -62,7 +85,7 @@ fn a_usage_error_shows_no_password() {
         assert!(!text(&output).contains("hunter2"), "{args:?}: {}", text(&output));
         assert!(text(&output).contains("--database"), "{args:?}: {}", text(&output));
     }
-    // Others are shown.
+    // Arguments without a password are shown.
     assert!(text(&loader(&["--no-such-option"], &[])).contains("'--no-such-option'"));
 }
 
@@ -111,7 +134,7 @@ fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
         output
     };
     let lines = "# where\nPORT=1\nPGHOST=127.0.0.1\nPGPORT=${PORT}\nPGUSER=u\nLOADER_VISIBILITY=5\n";
-    // Read before the options are looked at.
+    // The file is read before the options are parsed.
     assert_eq!(run(lines, &[]).status.code(), Some(2));
     let output = run(lines, &[("LOADER_VISIBILITY", "60")]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
@@ -124,7 +147,7 @@ fn a_file_of_variables_fills_in_what_the_environment_leaves_out() {
         "{}",
         text(&broken)
     );
-    // Perhaps it is being replaced, so a service manager should try again.
+    // The file may be about to be replaced, so a service manager should try again.
     let missing = loader(&[], &[variable]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing).contains("cannot be read"), "{}", text(&missing));
@@ -140,12 +163,12 @@ fn a_port_that_is_taken_does_not_end_a_service_for_good() {
     assert!(said.contains(&format!("--metrics-address {address} cannot be listened at")), "{said}");
     let nowhere = loader(&["--metrics-address", "192.0.2.1:9187"], &[NOWHERE]);
     assert_eq!(nowhere.status.code(), Some(1), "{}", text(&nowhere));
-    // A dry run shows nothing, and needs no port.
+    // A dry run exports no metrics and needs no port.
     assert_eq!(loader(&["--metrics-address", &address, "--dry-run"], &[NOWHERE]).status.code(), Some(4));
 }
 
 #[test]
-fn what_may_be_there_soon_does_not_end_a_service_for_good() {
+fn a_service_restarts_after_a_temporary_error() {
     // Exit code 2 is in RestartPreventExitStatus of the systemd unit.
     let unit = include_str!("../../deploy/systemd/pg_mask-loader@.service");
     assert!(unit.contains("\nRestartPreventExitStatus=2 5 6\n"), "{unit}");
@@ -173,7 +196,7 @@ fn a_start_is_tried_for_as_long_as_the_options_say() {
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!((2.0..20.0).contains(&took), "{took} s: {said}");
     assert!(said.matches("waiting for the start").count() > 1, "{said}");
-    // What is wrong for good is not waited for.
+    // A permanent error isn't retried.
     let start = std::time::Instant::now();
     let wrong = loader(&["--wait-for-start", "3600"], &[("PGPORT", "x")]);
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));

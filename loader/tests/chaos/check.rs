@@ -1,4 +1,4 @@
-//! What must hold in the end.
+//! Conditions that must hold at the end of a run.
 
 use tokio::time::{Duration, Instant, sleep};
 use tokio_postgres::Client;
@@ -7,11 +7,12 @@ use crate::common::Depth;
 use crate::load::{Queues, is_reject, number_in};
 use crate::loaders::VISIBILITY;
 
-/// How long nothing may come nearer to the end: what a dead loader held comes back, and a slow machine gets to it.
+/// Maximum time without progress: long enough for a dead loader's messages to reappear and for a slow machine to process
+/// them.
 const PATIENCE: Duration = Duration::from_secs(60 + 3 * VISIBILITY.as_secs());
 
-/// Waits until both queues are empty. Panics when nothing more is stored or deleted, or at once with what `trouble` has
-/// to say.
+/// Waits until both queues are empty. Returns early if `trouble` holds. Panics when nothing more has been stored or deleted
+/// for `PATIENCE`.
 pub(crate) async fn until_empty(queues: &Queues, database: &Client, trouble: impl Fn() -> bool) {
     let (mut least, mut most, mut deadline) = (usize::MAX, 0, Instant::now() + PATIENCE);
     loop {
@@ -36,8 +37,8 @@ async fn rows(database: &Client) -> i64 {
     database.query_one(query, &[]).await.unwrap().get(0)
 }
 
-/// Panics unless each of `sent` messages, numbered from 0, is stored once, where it belongs, and the queues hold
-/// nothing.
+/// Panics unless each of `sent` messages, numbered from 0, is stored exactly once in the right table, and the queues are
+/// empty.
 pub(crate) async fn each_stored_once(queues: &Queues, database: &Client, sent: usize) {
     let mut logins = vec![0_u32; sent];
     let mut rejects = vec![0_u32; sent];

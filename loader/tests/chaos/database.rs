@@ -1,4 +1,4 @@
-//! A `PostgreSQL` of the test's own, to be killed, restarted and given too little space.
+//! A `PostgreSQL` for the test alone, so that the test can kill it, restart it and fill its disk.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,30 +14,29 @@ use tokio_postgres::Client;
 use crate::common::{OwnServers, PgBouncer, SCHEMA, Standby};
 use crate::disk::Disk;
 
-/// The role that the loaders log in as.
+/// Role that the loaders log in as.
 pub(crate) const ROLE: &str = "chaos_loader";
-/// How long `pg_ctl` may wait for a server that recovers on a slow machine, in seconds.
+/// Time limit of `pg_ctl` in seconds, for a server that recovers on a slow machine.
 const PG_CTL_SECONDS: &str = "600";
-/// How long it may take until the status of a process that has ended is asked for, where anyone does.
+/// Maximum time until someone reaps a process that has ended. In some containers nobody ever does.
 const REAPED_AFTER: Duration = Duration::from_secs(3);
 
 /// The database, and the real SQS server that was started with it.
 pub(crate) struct Database {
-    /// Before its primary, so that it ends first.
+    /// Declared before `servers`, so that it's dropped before its primary.
     standby: Option<Standby>,
     /// Whether the standby has taken over.
     promoted: bool,
     pub(crate) servers: OwnServers,
-    /// Where the table is; none where no file system can be mounted.
+    /// File system of the table; `None` if none can be mounted.
     pub(crate) disk: Option<Disk>,
     password: String,
-    /// Where the server's log is kept when the test fails.
+    /// Folder where the server's log is kept when the test fails.
     logs: PathBuf,
 }
 
 impl Database {
-    /// Starts the servers and applies the schema. `user_logins` goes to a file system of so many MiB, where
-    /// they are given.
+    /// Starts the servers and applies the schema. Given `disk_mib`, moves `user_logins` to a file system of that many MiB.
     pub(crate) async fn start(disk_mib: Option<usize>, logs: PathBuf) -> Self {
         let servers = OwnServers::start("chaos", &["log_lock_waits=on"]);
         let owner = owner(&servers);
@@ -59,19 +58,19 @@ impl Database {
         database
     }
 
-    /// The port that it is reached at without a proxy.
+    /// Returns the server's own port, without a proxy.
     pub(crate) fn port(&self) -> u16 {
         self.servers.setting("PGPORT").parse().unwrap()
     }
 
-    /// Returns the URL by which a loader reaches it through the proxy at `port`, or the standby once that has taken over.
+    /// Returns the URL for a loader. It names the proxy at `port` and, if there is one, the standby as a second host.
     pub(crate) fn url_by(&self, port: u16) -> String {
         let database = self.servers.setting("PGDATABASE");
         let standby = self.standby.as_ref().map_or_else(String::new, |s| format!(",{}", s.address()));
         format!("postgres://{ROLE}:{}@127.0.0.1:{port}{standby}/{database}", self.password)
     }
 
-    /// A `PgBouncer` in front of the proxy at `port`.
+    /// Starts a `PgBouncer` in front of the proxy at `port`.
     pub(crate) async fn bouncer(&self, port: u16) -> PgBouncer {
         let settings = "pool_mode = transaction\ndefault_pool_size = 4\nserver_login_retry = 1";
         PgBouncer::start_before(&format!("host=127.0.0.1 port={port}"), ROLE, &self.password, settings).await
@@ -88,7 +87,7 @@ impl Database {
         });
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         self.standby = Some(Standby::start_with(&self.servers, &options));
-        // After the copy, which would wait for a standby, too, once it is the primary.
+        // Set after the copy. Copied, the setting would make the standby wait for a standby too, once it's the primary.
         let session = self.session().await;
         session.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
         session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
@@ -103,7 +102,7 @@ impl Database {
         }
     }
 
-    /// A superuser's session, past the proxy. It may have to be waited for, where the server is recovering.
+    /// Opens a superuser session without the proxy. Waits if the server is recovering.
     pub(crate) async fn session(&self) -> Client {
         if let Some(standby) = self.standby.as_ref().filter(|_| self.promoted) {
             return standby.connect_to(self.servers.setting("PGDATABASE")).await;
@@ -116,22 +115,22 @@ impl Database {
         }
     }
 
-    /// kill -9 of the server and all its processes, and a start that has to recover.
+    /// Kills the server and all its processes with SIGKILL, and starts it again, so that it has to recover.
     pub(crate) async fn kill(&self) {
         let postmaster = self.postmaster();
-        // Stopped first, since it starts others. Each process is a group of its own, so they are killed one by one.
+        // Stopped first, because it starts other processes. Each process is a group of its own, so they're killed one by
+        // one.
         signal("STOP", postmaster);
         let mut left = children(postmaster);
         left.insert(postmaster);
         for pid in &left {
             signal("KILL", *pid);
         }
-        // A server does not start beside what is left of one before it ...
+        // A server doesn't start while processes of an earlier one are left ...
         while left.iter().any(|pid| is_there(*pid)) {
             sleep(Duration::from_millis(10)).await;
         }
-        // ... and takes for alive what has ended and waits to be asked for its status, which in some containers nobody
-        // does.
+        // ... and takes an ended process that nobody has reaped for alive. In some containers nobody reaps it.
         let deadline = Instant::now() + REAPED_AFTER;
         while Path::new(&format!("/proc/{postmaster}")).exists() && Instant::now() < deadline {
             sleep(Duration::from_millis(10)).await;
@@ -142,18 +141,18 @@ impl Database {
         self.pg_ctl(&["start"]).await;
     }
 
-    /// kill -9 of one backend of the loaders', upon which the server ends all others and recovers. False where there is
-    /// none.
+    /// Kills one of the loaders' backends with SIGKILL. The server then ends all other backends and recovers. Returns false
+    /// if there's no such backend.
     pub(crate) async fn kill_backend(&self) -> bool {
         let Ok(client) = self.servers.try_connect().await else { return false };
         let query = "SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY random() LIMIT 1";
         let Ok(Some(row)) = client.query_opt(query, &[&ROLE]).await else { return false };
         let pid = u32::try_from(row.get::<_, i32>(0)).unwrap();
-        // It may have ended meanwhile.
+        // The backend may have ended meanwhile.
         let is_ours = children(self.postmaster()).contains(&pid);
         if is_ours {
             signal("KILL", pid);
-            // Whoever connects before the server has noticed is thrown out when it does.
+            // A session opened before the server has noticed the crash is ended once the server does.
             while client.simple_query("SELECT").await.is_ok() {
                 sleep(Duration::from_millis(10)).await;
             }
@@ -161,14 +160,14 @@ impl Database {
         is_ours
     }
 
-    /// Ends all sessions and starts the server anew.
+    /// Ends all sessions and restarts the server.
     pub(crate) async fn restart(&self) {
-        // PostgreSQL 15 can hang if it is told to stop while it recovers from the crash of a backend.
+        // `PostgreSQL` 15 can hang if it's told to stop while it recovers from a backend crash.
         drop(self.session().await);
         self.pg_ctl(&["restart", "-m", "fast"]).await;
     }
 
-    /// How often it has recovered from a crash, as its log says: (of the whole server, of a backend).
+    /// Counts the crash recoveries in the server's log: (of the whole server, after a backend's crash).
     pub(crate) fn recoveries(&self) -> (usize, usize) {
         let log = fs::read_to_string(self.servers.setting("PGLOG")).unwrap();
         let backends = log.matches("all server processes terminated; reinitializing").count();
@@ -215,7 +214,7 @@ impl Drop for Database {
         if self.disk.is_none() {
             return;
         }
-        // It has files open in the file system that is to be unmounted; and it need not write them once more.
+        // The server has files open in the file system to unmount. An immediate stop spares it from writing them once more.
         let (program, mut arguments) = self.pg_ctl_command(&["stop", "-m", "immediate"]);
         arguments.truncate(arguments.len() - 2);
         let (user, group) = owner(&self.servers);
@@ -227,13 +226,13 @@ impl Drop for Database {
     }
 }
 
-/// The user and the group that the server runs as.
+/// Returns the user and the group that the server runs as.
 fn owner(servers: &OwnServers) -> (u32, u32) {
     let metadata = fs::metadata(servers.data()).unwrap();
     (metadata.uid(), metadata.gid())
 }
 
-/// The processes whose parent is this one.
+/// Returns the child processes of `parent`.
 fn children(parent: u32) -> BTreeSet<u32> {
     let pids =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -242,17 +241,17 @@ fn children(parent: u32) -> BTreeSet<u32> {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, in which anything can stand: the state and the parent.
+    // The fields after the name, which can contain anything, start with the state and the parent.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether it has not ended. One that has and was not asked for its status has no command line any more.
+/// Whether the process hasn't ended. A process that has ended and isn't reaped has no command line any more.
 fn is_there(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
 }
 
 fn signal(name: &str, pid: u32) {
-    // The shell has a kill of its own on every system. The process may have ended by itself.
+    // The shell's built-in kill exists on every system. The process may already have ended.
     let command = format!("kill -{name} {pid}");
     _ = Blocking::new("sh").args(["-c", &command]).stderr(Stdio::null()).status();
 }

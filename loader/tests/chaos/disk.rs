@@ -5,13 +5,13 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A file system in memory, mounted as long as this is held.
+/// A file system in memory. Dropping this unmounts it.
 pub(crate) struct Disk {
     pub(crate) folder: PathBuf,
 }
 
 impl Disk {
-    /// Mounts one that belongs to the user and the group, if this process may.
+    /// Mounts a file system of `mib` MiB that belongs to the user and the group. Returns `None` if this process can't mount.
     pub(crate) fn mount(folder: PathBuf, mib: usize, (user, group): (u32, u32)) -> Option<Self> {
         fs::create_dir(&folder).unwrap();
         let options = format!("size={mib}m,mode=0700,uid={user},gid={group}");
@@ -24,14 +24,14 @@ impl Disk {
         None
     }
 
-    /// Takes up all the space that is left.
+    /// Fills all the space that is left.
     pub(crate) fn fill(&self) {
         let mut file = File::create(self.filler()).unwrap();
         let full = io::copy(&mut io::repeat(0), &mut file).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::StorageFull, "{full}");
     }
 
-    /// Gives it back.
+    /// Frees the space again.
     pub(crate) fn empty(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
@@ -43,7 +43,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Whoever still has a file open in it keeps it from being unmounted at once, but not from going in the end.
+        // A process with a file open in it prevents an immediate unmount. A lazy unmount takes effect once the file is
+        // closed.
         if !unmount(&self.folder, &[]) {
             unmount(&self.folder, &["-l"]);
         }

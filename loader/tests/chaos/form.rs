@@ -1,8 +1,8 @@
-//! How much of everything: the short form of `make test` and the long one of `make chaos`.
+//! Sizes of a run: the short form for `make test` and the long form for `make chaos`.
 
 use std::time::Duration;
 
-/// The size of a run. Times are the shortest and the longest, between which the seed decides.
+/// Size of a run. Each pair of times is a minimum and a maximum; the seed chooses a time in between.
 #[derive(Clone)]
 pub(crate) struct Form {
     pub(crate) name: &'static str,
@@ -16,22 +16,22 @@ pub(crate) struct Form {
     pub(crate) restarts: usize,
     pub(crate) disk_fills: usize,
     pub(crate) credential_losses: usize,
-    /// Whether there is a synchronous standby, which takes over in the end.
+    /// Whether there's a synchronous standby, which takes over at the end.
     pub(crate) has_standby: bool,
-    /// Of each kind of fault of the network, on each side.
+    /// Number of network faults of each kind on each side.
     pub(crate) cuts: usize,
-    /// Between two faults.
+    /// Pause between two faults.
     pub(crate) pause: (Duration, Duration),
     pub(crate) slow: (Duration, Duration),
     pub(crate) stall: (Duration, Duration),
-    /// The file system that the table is on.
+    /// Size of the file system that holds the table.
     pub(crate) disk_mib: usize,
-    /// Whether it is the long one, which tells of each step.
+    /// Whether this is the long form, which prints each step.
     pub(crate) is_long: bool,
 }
 
 impl Form {
-    /// What CHAOS asks for.
+    /// Returns the form that the variable `CHAOS` names, by default the short one.
     pub(crate) fn asked_for() -> Self {
         match std::env::var("CHAOS").as_deref() {
             Ok("long") => Self::long(),
@@ -40,7 +40,7 @@ impl Form {
         }
     }
 
-    /// Some of everything, in less than a minute.
+    /// Returns the short form: some of everything, in less than a minute.
     pub(crate) fn short() -> Self {
         Self {
             name: "short",
@@ -63,7 +63,7 @@ impl Form {
         }
     }
 
-    /// Much of everything.
+    /// Returns the long form: many faults of each kind.
     pub(crate) fn long() -> Self {
         Self {
             name: "long",
@@ -79,7 +79,7 @@ impl Form {
             cuts: 4,
             pause: (ms(200), ms(2_000)),
             slow: (ms(1_000), ms(4_000)),
-            // Some are longer than messages are hidden.
+            // Some stalls are longer than the visibility timeout.
             stall: (ms(2_500), ms(14_000)),
             disk_mib: 256,
             is_long: true,

@@ -1,4 +1,4 @@
-//! Messages: what is in them, where they wait, and how they come in bit by bit.
+//! Messages: their content, their queues, and a slow feed of them.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use tokio::time::sleep;
 use crate::common::{Depth, Queue, event};
 use crate::form::Form;
 
-/// The name of both queues.
+/// Name of both queues.
 pub(crate) const QUEUE: &str = "chaos";
-/// Where the stub would put what is received too often.
+/// Dead-letter queue of the stub, which must stay empty.
 const DEAD_LETTERS: &str = "chaos-dead";
-/// Much more often than any message is received here unless it is never deleted.
+/// Maximum receives of a message. Only a message that is never deleted reaches it here.
 const TOO_OFTEN: u32 = 200;
-/// Every so many messages there is one that cannot become a login.
+/// One message in this many can't become a login.
 const REJECT_EVERY: usize = 50;
-/// A portion comes in in so many slices.
+/// Number of slices that a portion is sent in.
 const SLICES: usize = 8;
 const BETWEEN_SLICES: Duration = Duration::from_millis(50);
 
-/// Whether message `n` is one that cannot become a login.
+/// Whether message `n` is one that can't become a login.
 pub(crate) fn is_reject(n: usize) -> bool {
     n % REJECT_EVERY == REJECT_EVERY / 2
 }
 
-/// The body of message `n`, which has the number in it.
+/// Returns the body of message `n`, which contains the number.
 pub(crate) fn body(n: usize) -> String {
     let mut body = event(n);
     if is_reject(n) {
         match n / REJECT_EVERY % 3 {
-            // Cut off after the number, of the wrong type, and past its column.
+            // Three kinds of reject: cut off after the number, of the wrong type, and with a value too long for its column.
             0 => body.truncate(body.find(',').unwrap()),
             1 => body = format!("[{body}]"),
             _ => body = body.replace("RU", &"RU".repeat(100)),
@@ -40,14 +40,14 @@ pub(crate) fn body(n: usize) -> String {
     body
 }
 
-/// The number in a body or a user id.
+/// Returns the number in a body or a user id.
 pub(crate) fn number_in(text: &str) -> Option<usize> {
     let digits = text.split_once("user-")?.1;
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()
 }
 
-/// Both queues. The stub has the messages from 0 on, the real server those after them.
+/// Both queues. The stub has the messages from number 0, the real server has the ones that follow.
 pub(crate) struct Queues {
     pub(crate) stub: Server,
     pub(crate) sqs: Queue,
@@ -56,7 +56,7 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// Makes them.
+    /// Creates both queues.
     pub(crate) async fn make(endpoint: &str, seed: u64) -> Self {
         let stub = Server::start(Options { seed, ..Options::default() }).unwrap();
         stub.create_queue(DEAD_LETTERS, &[]).unwrap();
@@ -67,7 +67,7 @@ impl Queues {
         Self { stub, sqs: Queue::create(endpoint, QUEUE).await, refused: Mutex::default() }
     }
 
-    /// Lets the stub make faults, or no more.
+    /// Turns the stub's faults on or off. Refused access keys stay refused.
     pub(crate) fn set_faults(&self, on: bool) {
         let faults = Faults {
             throttle: 0.02,
@@ -84,13 +84,13 @@ impl Queues {
         self.stub.set_faults(Faults { expired_keys, ..if on { faults } else { Faults::default() } });
     }
 
-    /// Has the stub refuse an access key, besides its other faults.
+    /// Makes the stub refuse an access key, and turns its other faults on.
     pub(crate) fn refuse_key(&self, key: String) {
         self.refused.lock().unwrap().push(key);
         self.set_faults(true);
     }
 
-    /// Sends portion `part` of `parts`, slowly.
+    /// Sends portion `part` of `parts` in slices, with pauses.
     pub(crate) async fn feed(&self, form: &Form, part: usize, parts: usize) {
         let (parts, first) = (parts * SLICES, part * SLICES);
         for part in first..first + SLICES {
@@ -103,7 +103,7 @@ impl Queues {
         }
     }
 
-    /// What is in both.
+    /// Returns the depths of both queues.
     pub(crate) async fn depths(&self) -> [Depth; 2] {
         let stub = self.stub.depth(QUEUE).unwrap();
         let number = |n: u64| usize::try_from(n).unwrap();

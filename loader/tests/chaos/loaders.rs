@@ -1,4 +1,4 @@
-//! Loaders that run until they are told to stop, and are started again as soon as they are killed.
+//! Loaders that run until they're told to stop. A killed loader is started again at once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,12 +18,12 @@ use tokio::time::sleep;
 
 use crate::common::{Metrics, eventually, setting};
 
-/// For how long messages are hidden. It is what a killed loader's messages are waited for, so little is good.
+/// Visibility timeout. A killed loader's messages are hidden until it ends, so it's short.
 pub(crate) const VISIBILITY: Duration = Duration::from_secs(8);
-/// Exit codes of a loader that found a server down when it started: then it does not try again.
+/// Exit codes of a loader that found a server down at its start. It doesn't retry then.
 const NOT_STARTED: [i32; 2] = [3, 4];
 
-/// What a loader is told, and where it writes.
+/// Settings of a loader, and the folder for its logs.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) name: &'static str,
@@ -31,17 +31,17 @@ pub(crate) struct Setup {
     pub(crate) endpoint: String,
     pub(crate) database: String,
     pub(crate) logs: PathBuf,
-    /// A port for metrics. Then nobody reads the log.
+    /// Port for metrics. A loader with this has a log that nobody reads.
     pub(crate) unread_at: Option<u16>,
 }
 
-/// How the processes of one place have ended.
+/// Number of processes of one place, by how they ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ends {
     pub(crate) killed: usize,
-    /// A server was down when it started.
+    /// A server was down at the start.
     pub(crate) not_started: usize,
-    /// By SIGTERM, with exit code 0.
+    /// Stopped by SIGTERM.
     pub(crate) stopped: usize,
 }
 
@@ -50,7 +50,7 @@ enum Order {
     Stop,
 }
 
-/// A place in which there is always a loader.
+/// A place in which a loader always runs.
 pub(crate) struct Place {
     orders: mpsc::UnboundedSender<Order>,
     has_failed: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Starts the first.
+    /// Starts the first loader.
     pub(crate) fn start(setup: Setup) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
         let has_failed = Arc::new(AtomicBool::new(false));
@@ -73,30 +73,30 @@ impl Place {
         Self { orders, has_failed, pid, task }
     }
 
-    /// The process that runs now.
+    /// Returns the process id of the current loader.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.load(Relaxed)
     }
 
-    /// kill -9, and a new one.
+    /// Kills the loader with SIGKILL. The place starts a new one.
     pub(crate) async fn kill(&self) {
         let (done, is_done) = oneshot::channel();
         _ = self.orders.send(Order::Kill(done));
-        // Where there is nobody to do it, the end of the task says why.
+        // If the task has ended and nobody handles the order, the task's result says why.
         _ = is_done.await;
     }
 
-    /// Whether one has ended as it should not.
+    /// Whether a loader has ended in a way that it shouldn't.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Relaxed)
     }
 
-    /// SIGTERM, without waiting for the end.
+    /// Sends SIGTERM without waiting for the end.
     pub(crate) fn stop(&self) {
         _ = self.orders.send(Order::Stop);
     }
 
-    /// Waits for the end. Panics unless the last one ended in good order.
+    /// Stops the loader and waits for its end. Panics unless the last loader ended in good order.
     pub(crate) async fn end(self) -> Ends {
         self.stop();
         self.task.await.unwrap().unwrap_or_else(|why| panic!("{why}"))
@@ -113,7 +113,7 @@ async fn keep_running(
         let log = setup.logs.join(format!("{}-{number}.log", setup.name));
         let mut child = start(&setup, &log);
         pid.store(child.id().unwrap_or_default(), Relaxed);
-        // By its own answer where nobody reads the log.
+        // If nobody reads the log, readiness is taken from the loader's own `/readyz`.
         let mut has_answered = false;
         let order = loop {
             tokio::select! {
@@ -127,7 +127,7 @@ async fn keep_running(
             Ok(order) => order,
             Err(status) => {
                 if was_ready() || !status.code().is_some_and(|code| NOT_STARTED.contains(&code)) {
-                    return Err(told("a loader ended by itself", status, &log));
+                    return Err(end_of_log("a loader ended by itself", status, &log));
                 }
                 ends.not_started += 1;
                 sleep(Duration::from_millis(200)).await;
@@ -143,9 +143,9 @@ async fn keep_running(
         let command = format!("kill -TERM {}", child.id().unwrap());
         _ = Command::new("sh").args(["-c", &command]).status().await;
         let status = child.wait().await.unwrap();
-        // One that is told to stop while it starts is as likely to say that a server is down.
+        // A loader that gets SIGTERM while it starts may as well end because a server is down.
         if status.code() != Some(0) && was_ready() {
-            return Err(told("a loader that got SIGTERM did not end in good order", status, &log));
+            return Err(end_of_log("a loader that got SIGTERM did not end in good order", status, &log));
         }
         ends.stopped += 1;
         break;
@@ -166,6 +166,7 @@ fn start(setup: &Setup, log: &Path) -> Child {
         ("DATABASE_URL", &setup.database),
         ("PGCONNECT_TIMEOUT", "2"),
         ("LOADER_QUEUE", setup.queue),
+        ("LOADER_INBOX", "login_inbox"),
         ("LOADER_WAIT", "1"),
         ("LOADER_VISIBILITY", &visibility),
         ("LOADER_POLLERS", "8"),
@@ -174,13 +175,13 @@ fn start(setup: &Setup, log: &Path) -> Child {
         ("LOADER_WRITERS", "2"),
         ("LOADER_STORE_TIMEOUT", "2"),
         ("LOADER_GRACE", "10"),
-        // A line for each batch, from which the report is made.
+        // Debug logs one line per batch, from which the report is made.
         ("LOADER_LOG_LEVEL", "debug"),
         ("LOADER_LOG_FORMAT", "json"),
     ];
     command.envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
     match setup.unread_at {
-        // The pipe stays open with the child.
+        // The child holds the pipe, which so stays open as long as the child.
         Some(port) => {
             command.env("LOADER_METRICS_ADDRESS", format!("127.0.0.1:{port}")).stderr(Stdio::piped())
         }
@@ -189,7 +190,7 @@ fn start(setup: &Setup, log: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Where the loaders read their AWS credentials.
+/// Returns the path of the loaders' AWS credentials file.
 fn credentials_file(logs: &Path) -> PathBuf {
     logs.with_file_name("chaos-credentials")
 }
@@ -202,20 +203,21 @@ pub(crate) fn set_credentials(logs: &Path, key: Option<&str>) {
     fs::write(credentials_file(logs), text).unwrap();
 }
 
-/// Lines that the loader whose metrics are at `port` has dropped from a log that nobody reads.
+/// Returns the number of log lines that the loader with metrics at `port` has dropped, because nobody reads its log.
 pub(crate) async fn dropped_lines(port: u16) -> usize {
     let address = format!("127.0.0.1:{port}");
-    // It may just be starting again.
+    // The loader may be restarting.
     eventually("its metrics", async || TcpStream::connect(&address).await.is_ok()).await;
     let metrics = Metrics::of(&address).await;
     metrics.count("pg_mask_loader_log_lines_dropped_total", &[])
 }
 
-/// Failures of batches at a full disk, of the loader whose metrics are at `port`.
+/// Returns how often the loader with metrics at `port` has failed to store a batch because the disk was full; 0 while it is
+/// down.
 pub(crate) async fn full_disks(port: u16) -> usize {
     let address = format!("127.0.0.1:{port}");
     if TcpStream::connect(&address).await.is_err() {
-        // It starts again.
+        // The loader is restarting.
         return 0;
     }
     let metrics = Metrics::of(&address).await;
@@ -223,13 +225,13 @@ pub(crate) async fn full_disks(port: u16) -> usize {
     if metrics.text.contains("53100") { metrics.count(name, &full) } else { 0 }
 }
 
-/// Waits until the loader whose metrics are at this port is ready.
+/// Waits until the loader with metrics at `port` is ready. Waits indefinitely without a port.
 async fn answers_ready(port: Option<u16>) {
     let Some(port) = port else { return pending().await };
     loop {
         let mut answer = String::new();
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
-            // The loader may be killed in the middle of it.
+            // The loader may be killed during the request.
             _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n").await;
             _ = stream.read_to_string(&mut answer).await;
         }
@@ -240,42 +242,42 @@ async fn answers_ready(port: Option<u16>) {
     }
 }
 
-/// Whether the loader with this log was ready, as far as somebody reads it.
+/// Whether the loader with this log was ready. Always false for a log that nobody reads.
 fn is_ready(log: &Path) -> bool {
     fs::read_to_string(log).is_ok_and(|log| log.contains(r#""message":"ready""#))
 }
 
-fn told(what: &str, status: ExitStatus, log: &Path) -> String {
+fn end_of_log(what: &str, status: ExitStatus, log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(20)..];
     format!("{what}, with {status}; the end of {}:\n{}", log.display(), last.join("\n"))
 }
 
-/// How often the loaders have written this.
+/// Counts the occurrences of `text` in all logs.
 pub(crate) fn count_in_logs(folder: &Path, text: &str) -> usize {
     let logs = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
     logs.map(|log| log.matches(text).count()).sum()
 }
 
-/// What the loaders wrote, added up.
+/// Totals of what the loaders have logged.
 #[derive(Default)]
 pub(crate) struct Logs {
-    /// Numbers of the messages of a batch, by their names.
+    /// Message counts of all batches, by the name of the log field.
     pub(crate) batches: BTreeMap<&'static str, u64>,
     pub(crate) extended: u64,
-    /// Leases that ran out, or that SQS refused to extend.
-    pub(crate) lapsed: u64,
+    /// Leases that expired, or that SQS refused to extend.
+    pub(crate) expired: u64,
     /// Deletes that SQS refused.
     pub(crate) undeleted: u64,
-    /// Lines that say that something is tried again.
+    /// Lines that report a retry.
     pub(crate) again: u64,
-    /// SQLSTATEs and how often they were met.
+    /// SQLSTATEs and how often each occurred.
     pub(crate) states: BTreeMap<String, u64>,
 }
 
 impl Logs {
-    /// Reads all that is in a folder.
+    /// Reads all logs in a folder.
     pub(crate) fn read(folder: &Path) -> Self {
         let mut logs = Self::default();
         for entry in fs::read_dir(folder).unwrap() {
@@ -285,7 +287,7 @@ impl Logs {
     }
 
     fn add(&mut self, line: &str) {
-        // The last line of one that was killed may be half of one.
+        // The last line of a killed loader may be incomplete.
         let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { return };
         let number = |name: &str| line[name].as_u64().unwrap_or(0);
         let message = line["message"].as_str().unwrap_or_default();
@@ -295,9 +297,8 @@ impl Logs {
             }
         } else if message == "leases extended" {
             self.extended += number("extended");
-            self.lapsed += number("lost");
-        } else if message.starts_with("leases ran out") {
-            self.lapsed += number("messages");
+        } else if message.starts_with("leases expired or refused") {
+            self.expired += number("expired") + number("refused");
         } else if message.starts_with("SQS refuses to delete") {
             let ids = line["message_ids"].as_str().unwrap_or_default();
             self.undeleted += ids.split_whitespace().count() as u64;

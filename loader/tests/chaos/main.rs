@@ -1,21 +1,21 @@
 //! Every message is stored exactly once, whatever fails.
 //!
-//! Loaders move messages from two queues into one table: those of a stub, which makes the faults that a real SQS server
-//! cannot be asked for, and those of a real server. They reach all servers through proxies. Meanwhile loaders and
-//! `PostgreSQL` are killed, connections are cut off and the disk fills up, in an order that a seed fixes. When exactly
-//! something hits is left to the machine: so the same seed is the same plan, and not the same run.
+//! Loaders move messages from two queues into one table. One queue is on a stub, which makes faults that a real SQS server
+//! can't be asked for; the other is on a real server. The loaders reach all servers through proxies. Meanwhile the test
+//! kills loaders and `PostgreSQL`, cuts connections and fills the disk, in an order that a seed fixes. The exact time of
+//! each hit depends on the machine, so a seed repeats the plan but not the run.
 //!
-//! A short form is part of `make test`; `make chaos` runs the long one. `CHAOS_SEED` is the seed to use again.
+//! `make test` includes the short form; `make chaos` runs the long one. `CHAOS_SEED` repeats the plan of a seed.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
-//! | `form`, `plan` | how much of everything; what goes wrong, in which order |
+//! | `form`, `plan` | the size of a run; its faults and their order |
 //! | `storm` | a run |
 //! | `proxy` | faults of the network |
 //! | `database`, `disk` | faults of `PostgreSQL` |
-//! | `loaders` | the loaders, and what they log |
+//! | `loaders` | the loaders and their logs |
 //! | `load` | messages and queues |
-//! | `check`, `report` | what must hold in the end; what was done |
+//! | `check`, `report` | conditions that must hold at the end; the faults that were made |
 //! | `soak` | a long run with few faults: `make soak` |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -58,7 +58,7 @@ async fn every_message_is_stored_once_whatever_fails() {
     }
 }
 
-/// Tells whoever watches. Of a test that succeeds nobody sees it, unless it is run with --nocapture.
+/// Prints to the person who watches. A test that succeeds shows this only with `--nocapture`.
 #[expect(clippy::print_stdout, reason = "what a test prints is shown when it fails")]
 fn say(text: &str) {
     println!("{text}");

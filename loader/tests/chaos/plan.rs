@@ -1,4 +1,4 @@
-//! What goes wrong, and in which order: all of it follows from a seed.
+//! The faults of a run and their order, all derived from a seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::form::Form;
 use crate::proxy::{Direction, Order};
 
-/// Whom a loader talks to.
+/// A server that loaders talk to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The stub, which makes faults of its own.
@@ -30,28 +30,28 @@ impl Side {
     }
 }
 
-/// One thing that goes wrong.
+/// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// kill -9 of one of the loaders that run, by its number modulo how many there are.
+    /// kill -9 of one running loader, by its number modulo the number of loaders.
     KillLoader(usize),
-    /// kill -9 of all of Postgres at once.
+    /// kill -9 of all `PostgreSQL` processes at once.
     KillPostgres,
-    /// kill -9 of a backend of the loaders', for which Postgres crashes all others.
+    /// kill -9 of one of the loaders' backends, upon which `PostgreSQL` ends all others and recovers.
     KillBackend,
     /// A fast restart.
     RestartPostgres,
-    /// No space left where the table is, until the loaders have seen it, and a little longer.
+    /// No space left where the table is, until the loaders have met the error, and one second longer.
     FillDisk,
-    /// The file with the loaders' AWS credentials is empty for 4 s, while the stub refuses the old ones.
+    /// Empties the loaders' AWS credentials file for 4 s, while the stub refuses the old access key.
     LoseCredentials,
-    /// The primary crashes and does not come back. Its synchronous standby takes over.
+    /// The primary crashes and doesn't come back. Its synchronous standby takes over.
     Promote,
-    /// To all connections of a side.
+    /// Applies the order to all connections of a side.
     Cut(Side, Order),
-    /// For so long.
+    /// Slows a side down for this long.
     Slow(Side, Duration),
-    /// For so long; then the connections go on, or are reset.
+    /// Stalls a side for this long. Then its connections go on, or are reset if the flag is set.
     Stall(Side, Duration, bool),
 }
 
@@ -75,14 +75,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A pause and what comes after it.
+/// A pause, and the fault that follows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) pause: Duration,
     pub(crate) fault: Fault,
 }
 
-/// The faults of a form in the order of the seed.
+/// Returns a form's faults in the order that the seed gives.
 pub(crate) fn steps(form: &Form, seed: u64) -> Vec<Step> {
     let mut random = Rng::with_seed(seed);
     let mut faults = Vec::new();
@@ -101,7 +101,14 @@ pub(crate) fn steps(form: &Form, seed: u64) -> Vec<Step> {
         add(form.cuts, &mut || Fault::Stall(side, between(&mut random, form.stall), random.bool()));
     }
     random.shuffle(&mut faults);
-    // The faults of PostgreSQL are all made to the primary, so this is the last.
+    // The disk is filled while there are messages to come.
+    let half = faults.len() / 2;
+    for place in half..faults.len() {
+        if matches!(faults[place], Fault::FillDisk) {
+            faults.swap(place, place - half);
+        }
+    }
+    // All other faults of `PostgreSQL` hit the primary, so the failover comes last.
     faults.extend(form.has_standby.then_some(Fault::Promote));
     faults.into_iter().map(|fault| Step { pause: between(&mut random, form.pause), fault }).collect()
 }

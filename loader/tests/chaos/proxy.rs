@@ -1,4 +1,4 @@
-//! A TCP proxy whose connections can be slowed down, stalled, cut off, cut short and closed on one side.
+//! A TCP proxy that can slow, stall, reset, truncate and half-close its connections.
 
 use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Result};
@@ -13,40 +13,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How much is passed on at a time.
+/// Maximum bytes passed on at a time.
 const CHUNK: usize = 16 * 1024;
-/// The longest that a chunk is held back where the network is slow.
+/// Maximum delay of a chunk while the network is slow.
 const LONGEST_DELAY: Duration = Duration::from_millis(100);
 
-/// What all connections meet, those to come included.
+/// Condition of the network, for all current and future connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fair,
-    /// Each chunk comes late.
+    /// Each chunk is delayed.
     Slow,
-    /// Nothing comes through, and nothing is closed: a black hole. Who connects anew is let in, and that is all.
+    /// Nothing passes and nothing is closed: a black hole. New connections are accepted, and nothing more.
     Stalled,
 }
 
-/// Which way bytes go.
+/// Direction in which bytes flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     ToServer,
     ToClient,
 }
 
-/// What becomes of a connection.
+/// A fault for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Both sides get an RST.
     Reset,
-    /// Of the next chunk this way a part is passed on, and then the connection is closed.
+    /// Half of the next chunk in this direction is passed on, then the connection is closed.
     Truncate(Direction),
-    /// This way nothing more is passed on, which the side there sees as the end. The other way stays open.
+    /// Nothing more is passed on in this direction, so the receiver sees the end. The other direction stays open.
     HalfClose(Direction),
 }
 
-/// How many connections were hit by what.
+/// Numbers of connections hit, by fault.
 #[derive(Default)]
 pub(crate) struct Made {
     pub(crate) connections: AtomicUsize,
@@ -58,7 +58,7 @@ pub(crate) struct Made {
 }
 
 impl Made {
-    /// How many connections were hit by orders of this kind.
+    /// Returns how many connections were hit by orders of this kind.
     pub(crate) fn by(&self, order: Order) -> usize {
         let counter = match order {
             Order::Reset => &self.reset,
@@ -69,7 +69,7 @@ impl Made {
     }
 }
 
-/// A proxy in front of one server, which serves until the test ends.
+/// A proxy in front of one server. It serves until the test ends.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     shared: Arc<Shared>,
@@ -84,7 +84,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Starts to pass everything on to a port of this machine.
+    /// Starts a proxy that passes everything on to a port of this machine.
     pub(crate) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -100,7 +100,7 @@ impl Proxy {
             loop {
                 match listener.accept().await {
                     Ok((client, _)) => drop(tokio::spawn(Arc::clone(&for_all).carry(client))),
-                    // Out of file descriptors, most likely.
+                    // Most likely, the process is out of file descriptors.
                     Err(_) => sleep(Duration::from_millis(10)).await,
                 }
             }
@@ -108,30 +108,30 @@ impl Proxy {
         Self { port, shared }
     }
 
-    /// The same for the port of a URL.
+    /// Starts a proxy in front of the port in `url`.
     pub(crate) async fn start_before_url(url: &str) -> Self {
         Self::start(url.rsplit_once(':').unwrap().1.trim_end_matches('/').parse().unwrap()).await
     }
 
-    /// The endpoint that it is, where it stands before an SQS server.
+    /// Returns the proxy's URL, for use as an SQS endpoint.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Changes the weather. Bad weather counts for each connection that is there; new ones count as they come.
+    /// Changes the weather. Bad weather counts as a hit for each open connection, and for each new one as it arrives.
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.shared.hit_by(weather, self.shared.open.lock().unwrap().len());
         self.shared.weather.send_replace(weather);
     }
 
-    /// Gives every connection that is there an order.
+    /// Gives every open connection an order.
     pub(crate) fn order(&self, order: Order) {
         for connection in self.shared.open.lock().unwrap().values() {
             connection.send_replace(Some(order));
         }
     }
 
-    /// What was done so far.
+    /// Returns the numbers of connections hit so far.
     pub(crate) fn made(&self) -> &Made {
         &self.shared.made
     }
@@ -152,7 +152,7 @@ impl Shared {
         self.hit_by(weather, 1);
         self.flowing().await;
         let Ok(mut server) = TcpStream::connect(self.target).await else {
-            // The server is down: as near to a refused connection as one that was accepted can come.
+            // The server is down. A reset is the closest that an accepted connection can get to a refused one.
             _ = client.set_zero_linger();
             return;
         };
@@ -165,7 +165,7 @@ impl Shared {
         let up = self.pump(Direction::ToServer, from_client, to_server, orders.clone());
         let down = self.pump(Direction::ToClient, from_server, to_client, orders.clone());
         let is_reset = tokio::select! {
-            () = is_told(orders, Order::Reset) => true,
+            () = wait_for_order(orders, Order::Reset) => true,
             _ = async { tokio::try_join!(up, down) } => false,
         };
         self.open.lock().unwrap().remove(&id);
@@ -175,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// Passes on what goes one way, until its end. An error ends the other way too.
+    /// Passes on one direction until it ends. An error ends the other direction too.
     async fn pump(
         &self,
         way: Direction,
@@ -188,13 +188,13 @@ impl Shared {
             self.flowing().await;
             let length = tokio::select! {
                 biased;
-                () = is_told(orders.clone(), Order::HalfClose(way)) => {
+                () = wait_for_order(orders.clone(), Order::HalfClose(way)) => {
                     self.made.half_closed.fetch_add(1, Relaxed);
                     return to.shutdown().await;
                 }
                 length = from.read(&mut chunk) => length?,
             };
-            // Read while the weather was fair, and caught by it all the same.
+            // The chunk was read before the stall began, but must not pass it.
             self.flowing().await;
             if length == 0 {
                 return to.shutdown().await;
@@ -213,15 +213,15 @@ impl Shared {
         }
     }
 
-    /// Waits for the end of a stall.
+    /// Waits until no stall is on.
     async fn flowing(&self) {
-        // The sender is `self`'s own, so it is there.
+        // The sender belongs to `self`, so it exists.
         _ = self.weather.subscribe().wait_for(|weather| *weather != Weather::Stalled).await;
     }
 }
 
 /// Waits for this order.
-async fn is_told(mut orders: watch::Receiver<Option<Order>>, this: Order) {
-    // The sender is there for as long as the connection.
+async fn wait_for_order(mut orders: watch::Receiver<Option<Order>>, this: Order) {
+    // The sender exists as long as the connection.
     _ = orders.wait_for(|order| *order == Some(this)).await;
 }

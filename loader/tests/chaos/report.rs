@@ -1,4 +1,4 @@
-//! What was done to the loaders, and what it came to.
+//! Report on a run: the faults and their results.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use crate::loaders::{Ends, Logs};
 use crate::plan::Side;
 use crate::proxy::Proxy;
 
-/// All that is reported.
+/// Contents of the report.
 pub(crate) struct Report<'r> {
     pub(crate) form: &'r Form,
     pub(crate) seed: u64,
@@ -22,15 +22,15 @@ pub(crate) struct Report<'r> {
     pub(crate) proxies: &'r [Proxy; 3],
     pub(crate) stub: Counters,
     pub(crate) logs: Logs,
-    /// Log lines that the loader has dropped whose log nobody reads.
+    /// Log lines that the loader with the unread log has dropped.
     pub(crate) dropped_lines: usize,
     pub(crate) met_full_disk: bool,
-    /// kill -9 of all of Postgres, of a backend, restarts, disk full, credentials lost, failovers: as often as it was done.
+    /// Numbers of: kill -9 of all of `PostgreSQL`, kill -9 of a backend, restarts, full disks, lost credentials, failovers.
     pub(crate) done: [usize; 6],
 }
 
 impl Report<'_> {
-    /// As a table.
+    /// Formats the report as a table.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "chaos, {} form: {} messages, {} s, seed {}\n",
@@ -40,7 +40,7 @@ impl Report<'_> {
             self.seed
         );
         let mut line = |what: &str, numbers: String| {
-            // A String can always be written.
+            // Writing to a String can't fail.
             _ = writeln!(text, "  {what:<46} {numbers}");
         };
         line(
@@ -90,7 +90,10 @@ impl Report<'_> {
             "loaders' logs: stored, rejected, duplicate",
             format!("{} {} {}", of("stored"), of("rejected"), of("duplicate")),
         );
-        line("loaders' logs: leases extended, lost", format!("{} {}", self.logs.extended, self.logs.lapsed));
+        line(
+            "loaders' logs: leases extended, expired",
+            format!("{} {}", self.logs.extended, self.logs.expired),
+        );
         line("loaders' logs: deletes refused", self.logs.undeleted.to_string());
         line("loaders' logs: 'trying again'", self.logs.again.to_string());
         let states = self.logs.states.iter().map(|(state, count)| format!("{state}: {count}"));
@@ -98,7 +101,7 @@ impl Report<'_> {
         text
     }
 
-    /// Panics where a fault of the plan was not made: then the run shows less than it says.
+    /// Panics if a planned fault wasn't made: the run would then show less than it claims.
     pub(crate) fn assert_all_was_done(&self) {
         let form = self.form;
         assert_eq!(self.ends.killed, form.loader_kills, "loaders killed");

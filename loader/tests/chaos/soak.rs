@@ -1,4 +1,4 @@
-//! A loader that has worked for long takes no more than one that has worked for a while.
+//! A loader that has run for a long time uses no more resources than one that has run for a short time.
 
 use std::fs;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::loaders::{Place, Setup, set_credentials};
 use crate::proxy::{Order, Proxy};
 use crate::storm::folder_for_logs;
 
-/// How long it goes on, unless `CHAOS_MINUTES` says.
+/// Length of the run in minutes, unless `CHAOS_MINUTES` overrides it.
 const MINUTES: f64 = 30.0;
-/// So many messages come in at a time ...
+/// Number of messages sent at a time ...
 const PORTION: usize = 50;
-/// ... this often.
+/// ... and the interval between two sends.
 const FEED_EVERY: Duration = Duration::from_millis(100);
-/// So many looks are taken in all.
+/// Total number of measurements.
 const LOOKS: u32 = 360;
-/// Connections are cut off so many times, with which those who forget to clean up would show.
+/// Total number of connection resets. They reveal a failure to clean up after a connection.
 const CUTS: u32 = 60;
 
-/// What is looked at, by name, and how much more of it is nothing to worry about beyond a tenth.
+/// Names of the measured values. Each may grow by a tenth plus the given amount.
 const SERIES: [(&str, u64); 3] =
     [("resident memory, KiB", 4096), ("file descriptors", 8), ("connections to PostgreSQL", 1)];
 
@@ -61,8 +61,8 @@ async fn a_loader_that_runs_on_and_on_takes_no_more_and_more() {
         sent += PORTION;
         let taken = u32::try_from(series[0].len()).unwrap();
         if start.elapsed() >= time * (taken + 1) / LOOKS {
-            // If there is none to look at, its end will say why.
-            let Some(look) = look(place.pid(), &session).await else { continue };
+            // Without a loader to measure, its end will say why.
+            let Some(look) = measure(place.pid(), &session).await else { continue };
             series.iter_mut().zip(look).for_each(|(series, value)| series.push(value));
         }
         if start.elapsed() >= time * (cuts + 1) / CUTS {
@@ -82,7 +82,7 @@ async fn a_loader_that_runs_on_and_on_takes_no_more_and_more() {
     assert!(summaries.iter().all(|summary| !summary.grows), "something grows and grows:\n{text}");
 }
 
-/// What happens on a bad day.
+/// Returns faults at the rates of a bad day.
 fn mild_faults() -> Faults {
     Faults {
         throttle: 0.005,
@@ -97,8 +97,8 @@ fn mild_faults() -> Faults {
     }
 }
 
-/// One look at a loader, in the order of `SERIES`.
-async fn look(pid: u32, session: &Client) -> Option<[u64; 3]> {
+/// Measures a loader, in the order of `SERIES`.
+async fn measure(pid: u32, session: &Client) -> Option<[u64; 3]> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
@@ -108,7 +108,7 @@ async fn look(pid: u32, session: &Client) -> Option<[u64; 3]> {
     Some([resident, files, connections.unsigned_abs()])
 }
 
-/// What a series comes to.
+/// Result of a series.
 struct Summary {
     text: String,
     grows: bool,

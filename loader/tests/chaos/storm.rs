@@ -1,4 +1,4 @@
-//! A run: loaders at work, messages that come in, and one fault after the other.
+//! A run: loaders at work, incoming messages, and one fault after another.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,42 +19,42 @@ use crate::plan::{Fault, Side, Step, steps};
 use crate::proxy::{Order, Proxy, Weather};
 use crate::report::Report;
 
-/// How long something is waited for that is bound to happen, on a machine however slow.
+/// Maximum time to wait for something that is bound to happen, on however slow a machine.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// What a loader says of a full disk.
+/// Text that a loader logs when the disk is full.
 const DISK_FULL: &str = "SQLSTATE 53100";
-/// How long a fault of the network waits for a connection that it can hit.
+/// Maximum time that a network fault waits for a connection to hit.
 const HIT_WITHIN: Duration = Duration::from_secs(2);
-/// How long the credentials are gone.
+/// Time without credentials.
 const NO_CREDENTIALS: Duration = Duration::from_secs(4);
 
-/// What a run is made of.
+/// State of a run.
 struct Storm {
     form: Form,
     logs: PathBuf,
     database: Database,
     queues: Arc<Queues>,
-    /// In the order of `Side::ALL`.
+    /// Proxies in the order of `Side::ALL`.
     proxies: [Proxy; 3],
-    /// Places of the stub's loader, the real server's, and a second one at the stub for part of the time, which reaches
-    /// `PostgreSQL` through `PgBouncer`.
+    /// Places of the stub's loader, of the real server's loader, and part of the time of a second loader at the stub. The
+    /// second one reaches `PostgreSQL` through `PgBouncer`.
     places: Vec<Place>,
-    /// Place of one more loader at the stub. Nobody reads its log.
+    /// Place of another loader at the stub. Nobody reads its log.
     unread: Place,
-    /// Port of its metrics.
+    /// Port of the unread loader's metrics.
     unread_at: u16,
     bouncer: PgBouncer,
-    /// Access keys that the loaders have had.
+    /// Number of access keys that the loaders have had.
     keys: usize,
     /// Whether a loader has met a full disk.
     met_full_disk: bool,
-    /// How many of the places have a loader that is not told to stop.
+    /// Number of `places` with a loader that hasn't been told to stop.
     at_work: usize,
-    /// kill -9 of all of Postgres, of a backend, restarts, disk full, credentials lost, failovers.
+    /// Numbers of: kill -9 of all of `PostgreSQL`, kill -9 of a backend, restarts, full disks, lost credentials, failovers.
     done: [usize; 6],
 }
 
-/// Runs it all and reports what was done.
+/// Runs a form with a seed, reports the faults and checks the results.
 pub(crate) async fn run(form: Form, seed: u64, logs: PathBuf) {
     let start = Instant::now();
     let plan = steps(&form, seed);
@@ -134,7 +134,7 @@ impl Storm {
         }
     }
 
-    /// A second loader at the stub, behind `PgBouncer`.
+    /// Starts a second loader at the stub, behind `PgBouncer`.
     fn second(&self) -> Place {
         Place::start(Setup {
             name: "second",
@@ -154,10 +154,10 @@ impl Storm {
         &self.proxies[side as usize]
     }
 
-    /// Makes one fault after the other while messages come in.
+    /// Makes one fault after another while messages come in.
     async fn rage(&mut self, plan: &[Step]) {
         self.queues.set_faults(true);
-        // A portion of messages for each step. One that comes in slower than the faults holds these up.
+        // One portion of messages per step. Portions that arrive more slowly than the faults hold the faults up.
         let (portions, mut wanted) = mpsc::channel(1);
         let (queues, form) = (Arc::clone(&self.queues), self.form.clone());
         let parts = plan.len();
@@ -166,8 +166,9 @@ impl Storm {
                 queues.feed(&form, part, parts).await;
             }
         });
+        let mut fed = 0;
         for (number, step) in plan.iter().enumerate() {
-            // For half of the time there is a second loader at the stub's queue.
+            // A second loader at the stub's queue runs for half of the steps.
             if number == parts / 4 {
                 self.places.push(self.second());
                 self.at_work = 3;
@@ -176,14 +177,21 @@ impl Storm {
                 self.places[2].stop();
                 self.at_work = 2;
             }
-            portions.send(number).await.unwrap();
+            if fed <= number {
+                portions.send(fed).await.unwrap();
+                fed += 1;
+            }
             sleep(step.pause).await;
             if self.form.is_long {
                 crate::say(&format!("{}/{parts}: {}", number + 1, step.fault));
             }
-            self.make_fault(step.fault).await;
+            if step.fault == Fault::FillDisk {
+                self.fill_disk(&portions, &mut fed, parts).await;
+            } else {
+                self.make_fault(step.fault).await;
+            }
             if self.has_failed() {
-                // Its end says why.
+                // The place's result says why.
                 break;
             }
         }
@@ -212,14 +220,15 @@ impl Storm {
                 self.database.restart().await;
                 self.done[2] += 1;
             }
-            Fault::FillDisk => self.fill_disk().await,
+            // `rage` does: it has the messages that this takes.
+            Fault::FillDisk => {}
             Fault::LoseCredentials => self.lose_credentials().await,
             Fault::Promote => {
                 self.database.promote();
                 self.done[5] += 1;
             }
             Fault::Cut(side, order) => {
-                // Connections come and go, and some have nothing to say at the moment.
+                // Connections come and go, and some are idle at the moment, so the order is repeated until it hits one.
                 let proxy = self.proxy(side);
                 let (before, deadline) = (proxy.made().by(order), Instant::now() + HIT_WITHIN);
                 while proxy.made().by(order) == before && Instant::now() < deadline {
@@ -243,7 +252,9 @@ impl Storm {
         }
     }
 
-    async fn fill_disk(&mut self) {
+    /// Fills the disk until a loader has met that. The messages of one portion can fit into pages that the table has. So
+    /// portions of later steps come in early.
+    async fn fill_disk(&mut self, portions: &mpsc::Sender<usize>, fed: &mut usize, parts: usize) {
         let Some(disk) = &self.database.disk else { return };
         let met = async || {
             loaders::count_in_logs(&self.logs, DISK_FULL) + loaders::full_disks(self.unread_at).await
@@ -255,6 +266,9 @@ impl Storm {
         while !is_met && Instant::now() < deadline && !self.has_failed() {
             sleep(Duration::from_millis(200)).await;
             is_met = met().await > before;
+            if !is_met && *fed < parts && portions.try_send(*fed).is_ok() {
+                *fed += 1;
+            }
         }
         self.met_full_disk |= is_met;
         sleep(Duration::from_secs(1)).await;
@@ -262,7 +276,7 @@ impl Storm {
         self.done[3] += 1;
     }
 
-    /// As a program does that renews credentials and empties their file first.
+    /// Imitates a program that empties the credentials file before it writes renewed credentials.
     async fn lose_credentials(&mut self) {
         loaders::set_credentials(&self.logs, None);
         self.queues.refuse_key(key(self.keys - 1));
@@ -281,12 +295,12 @@ impl Storm {
     }
 }
 
-/// The access key that the loaders have in turn.
+/// Returns the access key number `number` that the loaders use.
 fn key(number: usize) -> String {
     format!("chaos{number}")
 }
 
-/// An empty folder for the loaders' logs, which stays when the test has failed.
+/// Returns an empty folder for the loaders' logs. It stays after the test.
 pub(crate) fn folder_for_logs(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     _ = fs::remove_dir_all(&folder);

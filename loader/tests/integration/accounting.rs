@@ -1,4 +1,4 @@
-//! Every event becomes a row or a reject, and nothing else happens to it.
+//! Every event becomes exactly one row or one reject.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ async fn all_events_are_accounted_for() {
     .await;
 }
 
-/// What of a login comes from the event, unmasked, in the order of `expected_login`.
+/// Columns of a login that come from the event, unmasked, in the order of `expected_login`.
 const LOGINS: &str = "SELECT message_id, ARRAY[user_id, device_type, unmask_pii(masked_ip),
     unmask_pii(masked_device_id), locale, app_version::text] FROM user_logins";
 
@@ -76,7 +76,7 @@ async fn masked_values_can_be_taken_back() {
     World::run(async |world| {
         let canary = Canary::new();
         let mut bodies = canary.events(20);
-        // The same device logs in again: its masks are the same, which is how duplicates stay visible.
+        // The device logs in a second time. Equal values have equal masks, so duplicates stay visible.
         bodies.push(canary.event(0));
         let ids = world.queue.send(&bodies).await;
         world.loader().until_empty(&world.queue).await.expect(0);
@@ -95,7 +95,7 @@ async fn masked_values_can_be_taken_back() {
         let devices = "SELECT count(DISTINCT masked_device_id) FROM user_logins";
         assert_eq!(world.number(devices, &[]).await, 20);
 
-        // It takes a right of its own.
+        // Unmasking takes a privilege of its own.
         let take_back = "SELECT count(unmask_pii(masked_ip)) FROM user_logins";
         world.sql("SET ROLE login_analyst").await;
         assert_eq!(world.logins().await, 21);
@@ -113,7 +113,7 @@ async fn a_dry_run_stores_nothing_and_gives_everything_back() {
         let mut bodies = events(12);
         bodies.push("no JSON".to_owned());
         let ids = world.queue.send(&bodies).await;
-        // One that is there already.
+        // One message is stored already.
         world.db.execute("INSERT INTO login_inbox VALUES ($1, now(), $2)", &[&ids[3], &event(3)]).await.unwrap();
 
         let ended = world.loader().options("--dry-run").end().await.expect(0);

@@ -1,11 +1,11 @@
-//! Who unmasked how much stands in the server's log, and nothing else of it.
+//! The server's log says who unmasked how many values, and contains neither the values nor the statement.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::common::{OwnServers, SCHEMA, World, eventually, setting};
 
-/// Unmasks what it is given; `lent` does so with the rights of whoever made it.
+/// Creates a table of masks, and a function `lent` that unmasks with its owner's privileges.
 const FUNCTIONS: &str = "
     CREATE FUNCTION lent(mask text) RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT unmask_pii(mask)';
     CREATE TABLE masks AS SELECT n, mask_pii('LITERAL' || n) AS mask FROM generate_series(1, 10) AS n;
@@ -15,7 +15,7 @@ const FUNCTIONS: &str = "
 async fn every_statement_that_unmasks_is_one_line_of_the_log() {
     World::run(async |world| {
         world.sql(FUNCTIONS).await;
-        // A role with a name that would make a line of its own.
+        // A role whose name would add a line of its own to the log.
         let reader = format!("{}\nLOG: \"reader\"", world.name);
         let quoted = reader.replace('"', "\"\"");
         world.sql(&format!("CREATE ROLE \"{quoted}\" IN ROLE login_pii_reader")).await;
@@ -31,10 +31,10 @@ async fn every_statement_that_unmasks_is_one_line_of_the_log() {
             ("SELECT unmask_pii(mask) FROM masks", vec!["10 values"]),
             ("SELECT unmask_pii(mask) FROM masks WHERE mask <> 'LITERAL' LIMIT 1", vec!["1 value"]),
             ("SELECT mask FROM masks", vec![]),
-            // What came out before an error, or could have come out with it.
+            // Values that came out before an error, or could have come out with it.
             ("SELECT unmask_pii(mask), 1 / (n - 4) FROM masks WHERE mask <> 'LITERAL' ORDER BY n", vec!["4 values"]),
             ("BEGIN; SELECT unmask_pii(mask) FROM masks LIMIT 2; ROLLBACK", vec!["2 values"]),
-            // However deep.
+            // At any depth.
             (
                 "DO $$ DECLARE r record; BEGIN FOR r IN SELECT unmask_pii(mask) FROM masks LOOP
                      PERFORM unmask_pii(mask) FROM masks WHERE mask <> 'LITERAL'; END LOOP; END $$",
@@ -45,7 +45,7 @@ async fn every_statement_that_unmasks_is_one_line_of_the_log() {
             ("FETCH 3 FROM c", vec!["3 values"]),
             ("FETCH 4 FROM c", vec!["4 values"]),
             ("COMMIT", vec![]),
-            // With the rights of another role, it is still whoever logged in.
+            // With another role's privileges, the line still names the role that logged in.
             ("SELECT lent(mask) FROM masks WHERE n <= 2", vec!["2 values, 2 with the rights of \"postgres\""]),
             (
                 "SELECT unmask_pii(mask), lent(mask) FROM masks",
@@ -61,14 +61,14 @@ async fn every_statement_that_unmasks_is_one_line_of_the_log() {
         ] {
             assert_eq!(logged(world, &session, statement).await, lines, "{statement}");
         }
-        // By the extended protocol, prepared once and executed twice.
+        // The extended protocol: prepared once and executed twice.
         let prepared = session.prepare("SELECT unmask_pii(mask) FROM masks WHERE n <= $1").await.unwrap();
         for n in [2, 5] {
             let before = lines(world).len();
             session.query(&prepared, &[&n]).await.unwrap();
             assert_eq!(lines(world)[before..], [line(world, &format!("{n} values"))]);
         }
-        // A session that ends in the middle of it.
+        // A session that ends in the middle of a statement.
         let before = lines(world).len();
         let end = "SELECT unmask_pii(mask), pg_terminate_backend(pg_backend_pid()), pg_sleep(60) FROM masks LIMIT 1";
         session.batch_execute(end).await.unwrap_err();
@@ -95,13 +95,13 @@ async fn each_value_is_logged_for_the_purpose_under_which_it_was_unmasked() {
         let set = "set_config('pg_mask.unmask_purpose', ";
         for (statement, wanted) in [
             ("SELECT unmask_pii(mask) FROM masks".to_owned(), vec![("10 values", "")]),
-            // Nothing in it begins or ends anything.
+            // Nothing in the purpose begins or ends anything in the line.
             (
                 format!("SELECT {set}E'ticket\nLOG: \"4711\")', false); SELECT unmask_pii(mask) FROM masks"),
                 vec![("10 values", r#", purpose "ticket\nLOG: \"4711\")""#)],
             ),
             ("SET pg_mask.unmask_purpose = ' '; SELECT unmask_pii(mask) FROM masks".into(), vec![("10 values", "")]),
-            // One that changes in the middle of a statement …
+            // A purpose that changes in the middle of a statement …
             (
                 format!("SELECT {set}'before' || n, false), unmask_pii(mask) FROM masks WHERE n <= 2"),
                 vec![("1 value", r#", purpose "before1""#), ("1 value", r#", purpose "before2""#)],
@@ -110,7 +110,7 @@ async fn each_value_is_logged_for_the_purpose_under_which_it_was_unmasked() {
                 format!("SELECT unmask_pii(mask), {set}'after' || n, false) FROM masks WHERE n <= 2"),
                 vec![("1 value", r#", purpose "before2""#), ("1 value", r#", purpose "after1""#)],
             ),
-            // … or of a transaction, and one that is undone with it.
+            // … or of a transaction, and a purpose that is undone with the transaction.
             (
                 "BEGIN; SET LOCAL pg_mask.unmask_purpose = 'a'; SELECT unmask_pii(mask) FROM masks LIMIT 2;
                  SAVEPOINT s; SET LOCAL pg_mask.unmask_purpose = 'b'; SELECT unmask_pii(mask) FROM masks LIMIT 3;
@@ -128,7 +128,7 @@ async fn each_value_is_logged_for_the_purpose_under_which_it_was_unmasked() {
                 "SET pg_mask.unmask_purpose = 'mine'; SELECT unmask_pii(mask), why(mask) FROM masks LIMIT 1".into(),
                 vec![("1 value", r#", purpose "mine""#), ("1 value", r#", purpose "why""#)],
             ),
-            // Before an error that takes the purpose back.
+            // Values before an error that restores the earlier purpose.
             (
                 "BEGIN; SET LOCAL pg_mask.unmask_purpose = 'error';
                  SELECT unmask_pii(mask), 1 / (n - 4) FROM masks ORDER BY n"
@@ -155,7 +155,7 @@ async fn each_value_is_logged_for_the_purpose_under_which_it_was_unmasked() {
     .await;
 }
 
-/// The server is one of this test's own, since it is left without shared memory.
+/// Uses a server of its own, because the test uses up the server's shared memory.
 #[tokio::test]
 async fn values_are_unmasked_and_events_stored_without_room_for_statistics() {
     let servers = OwnServers::start("no-room", &[]);
@@ -163,7 +163,7 @@ async fn values_are_unmasked_and_events_stored_without_room_for_statistics() {
     for file in SCHEMA {
         session.batch_execute(file).await.unwrap();
     }
-    // Locks take the shared memory that libraries are left, and do not give it back.
+    // Locks use up the shared memory that is left for libraries, and don't give it back.
     let fill = "DO $$ BEGIN
                     FOR n IN 1..1000000 LOOP PERFORM pg_advisory_lock(n); END LOOP;
                     RAISE 'there is no end to it';
@@ -180,16 +180,17 @@ async fn values_are_unmasked_and_events_stored_without_room_for_statistics() {
                         (SELECT count(*) FROM unmask_statistics)";
     let counts = session.query_one(query, &[]).await.unwrap();
     assert_eq!([counts.get::<_, i64>(0), counts.get(1), counts.get(2)], [1, 0, 0]);
-    // The error at which there is no room has left nothing behind: the session can still be cancelled.
+    // Running out of room has left no state behind: the session can still be cancelled.
     let cancelled = session.batch_execute("SET statement_timeout = '100ms'; SELECT pg_sleep(5)").await;
     assert_eq!(cancelled.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
 }
 
-/// What the log says of unmasking because of `statement`, without what is the same in each line.
+/// Returns the log's messages about unmasking by `statement`, without the parts that all lines share.
 async fn logged(world: &World, session: &Client, statement: &str) -> Vec<String> {
     let before = lines(world).len();
     let _ = session.batch_execute(statement).await;
-    // An error reaches the client before the server has done with the message; the line comes in between.
+    // An error reaches the client before the server has finished the message, and the line comes in between. The empty query
+    // waits for that.
     session.batch_execute("").await.unwrap();
     let found = lines(world).split_off(before);
     let (start, end) = (start(world), end(world));
@@ -214,7 +215,8 @@ fn end(world: &World) -> String {
     format!(r#" (database "{0}", application "{0}")"#, world.name)
 }
 
-/// The lines about unmasking in this test's database, none of which is followed by what else Postgres knows of a statement.
+/// Returns the log lines about unmasking in this test's database. Panics if `PostgreSQL` adds the statement, context or
+/// detail to one.
 pub(crate) fn lines(world: &World) -> Vec<String> {
     let log = std::fs::read(setting("PGLOG")).unwrap();
     let log = String::from_utf8_lossy(&log);
@@ -226,7 +228,7 @@ pub(crate) fn lines(world: &World) -> Vec<String> {
         if process.is_some() && this == process {
             let more = ["STATEMENT:", "CONTEXT:", "QUERY:", "DETAIL:"].iter().any(|word| line.contains(word));
             assert!(!more, "{line}");
-            // It is over with the location of the message, which is for people who work on it.
+            // The entry ends with the source location of the message, which is for developers.
             process = line.contains("LOCATION:").then_some(process).flatten();
         }
         if let Some(at) = line.find("pg_mask: role ")

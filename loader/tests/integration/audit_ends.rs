@@ -1,4 +1,4 @@
-//! However a statement ends, what it has unmasked is one line of the log, and is counted.
+//! However a statement ends, the values that it unmasked are counted and logged in one line.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::audit::lines;
 use crate::common::{Deaf, World, eventually};
 
-/// The size of the buffer that a backend fills before it sends (`PQ_SEND_BUFFER_SIZE`, pqcomm.c).
+/// Bytes that a backend buffers before it sends (`PQ_SEND_BUFFER_SIZE`, pqcomm.c).
 const SEND_BUFFER: usize = 8192;
-/// More than a socket holds on its way to a client that reads nothing, in such buffers.
+/// Number of send buffers that is more than a socket holds for a client that reads nothing.
 const TOO_MUCH: usize = 1024;
-/// The rows of `masks`.
+/// Number of rows in `masks`.
 const MASKS: usize = 200;
 
-/// Unmasks all masks, and then fills the socket with a number of bytes.
+/// Returns a query that unmasks all masks and then fills the socket with a number of bytes.
 fn unmask_and_send(bytes: usize) -> String {
-    // A row of 1024 bytes as it is sent has 11 before its text.
+    // A row of 1024 bytes on the wire has 11 bytes before its text.
     let (rows, rest) = (bytes / 1024, bytes % 1024);
     format!(
         "SELECT unmask_pii(mask) AS v FROM masks UNION ALL SELECT repeat('x', {rest})
@@ -28,9 +28,10 @@ async fn a_reader_that_does_not_read_is_logged_when_it_is_terminated_after_the_c
     World::run(async |world| {
         let audited = Audited::role(world).await;
         let row_bytes = audited.bytes_of_an_answer(world).await - "C0000SELECT 201\0Z0000I".len();
-        // So much more fills a number of send buffers to the last byte: the end of the statement waits for the last of them.
+        // This many more bytes fill a number of send buffers to the last byte. The end of the statement then waits for the
+        // last buffer.
         let rest = SEND_BUFFER - row_bytes % SEND_BUFFER;
-        // A socket holds so many of them; the window between too few and too many is exactly one wide.
+        // A socket holds a certain number of send buffers. Exactly one number lies between too few and too many.
         let (mut few, mut many) = (0, TOO_MUCH);
         let reader = loop {
             assert!(
@@ -85,7 +86,7 @@ async fn a_statement_that_is_cancelled_times_out_or_fails_is_logged_once() {
             (fifth("(1 / (n - 5))::text"), vec![5]),
             (then_sleep("pg_terminate_backend"), vec![5]),
             ("BEGIN; SELECT unmask_pii(mask) FROM masks LIMIT 3; SELECT 1 / 0".into(), vec![3]),
-            // In the middle of a message, a transaction that is over, and what comes after it.
+            // A transaction that ends in the middle of a message, and the rest of that message.
             ("BEGIN; SELECT unmask_pii(mask) FROM masks LIMIT 3; COMMIT; SELECT 1 / 0".into(), vec![3]),
             ("COPY (SELECT unmask_pii(mask) FROM masks LIMIT 7) TO STDOUT".into(), vec![7]),
         ] {
@@ -99,7 +100,49 @@ async fn a_statement_that_is_cancelled_times_out_or_fails_is_logged_once() {
 }
 
 #[tokio::test]
-async fn what_a_session_has_unmasked_before_it_ends_is_logged_once() {
+async fn a_reader_that_leaves_no_memory_for_the_line_is_logged() {
+    World::run(async |world| {
+        let audited = Audited::role(world).await;
+        let session = Deaf::connect(world).await;
+        // What the session keeps of these statements is there before memory is short. It keeps settings for good.
+        let hog = "CREATE FUNCTION pg_temp.hog(smallest integer) RETURNS integer LANGUAGE plpgsql AS $$
+                   DECLARE
+                       size integer := 1000000;
+                       count integer := 0;
+                   BEGIN
+                       LOOP
+                           BEGIN
+                               count := count + 1;
+                               PERFORM set_config('hog.n' || count, repeat('x', size), false);
+                           EXCEPTION WHEN out_of_memory THEN
+                               size := size / 2;
+                               IF size < smallest THEN RETURN count; END IF;
+                           END;
+                       END LOOP;
+                   END $$;
+                   DO $$ BEGIN PERFORM unmask_pii(mask), set_config('hog.n0', 'x', false) FROM masks LIMIT 2; END $$";
+        session.client.simple_query(hog).await.unwrap();
+        let pid: i32 = session.client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let leave = format!(
+            "COPY (SELECT 1) TO PROGRAM 'read pages rest </proc/{pid}/statm &&
+             prlimit --pid {pid} --as=$((pages * $(getconf PAGESIZE) + 4000000))'"
+        );
+        world.sql(&leave).await;
+        let unmask_and_hog =
+            "DO $$ BEGIN PERFORM unmask_pii(mask) FROM masks; PERFORM pg_temp.hog(16); END $$";
+        session.client.simple_query(unmask_and_hog).await.unwrap();
+        // A setting's megabyte makes room for another statement, and not for the two that are held back for errors. The
+        // session couldn't take those, so it goes on.
+        session.client.simple_query("SET hog.n1 = 'x'").await.unwrap();
+        session.client.simple_query("SELECT unmask_pii(mask) FROM masks").await.unwrap();
+        drop(session);
+        audited.assert_unmasked(world, &[2, MASKS, MASKS]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn unmasking_is_logged_once_before_a_session_ends() {
     World::run(async |world| {
         let audited = Audited::role(world).await;
         let timeout = "SET idle_in_transaction_session_timeout = '100ms'; BEGIN;
@@ -130,7 +173,7 @@ async fn what_a_session_has_unmasked_before_it_ends_is_logged_once() {
 /// The world's role, whose unmasking is logged.
 struct Audited {
     name: String,
-    /// The lines that were looked at, and the values that were counted by then.
+    /// Number of lines that were checked, and of values that were counted by then.
     seen: Cell<(usize, usize)>,
 }
 
@@ -147,24 +190,24 @@ impl Audited {
         Self { name, seen: Cell::new((0, 0)) }
     }
 
-    /// The lines since the last look.
+    /// Returns the lines since the last check.
     fn new_lines(&self, world: &World) -> Vec<String> {
         lines(world).split_off(self.seen.get().0)
     }
 
-    /// The values that the role's statistics count.
+    /// Returns the number of values in the role's statistics.
     async fn counted(&self, world: &World) -> usize {
         let query = "SELECT coalesce(sum(unmasked), 0)::bigint FROM unmask_statistics WHERE role::text = $1";
         world.number(query, &[&self.name]).await
     }
 
-    /// Leaves out of account what the role's sessions have unmasked, once they have ended.
+    /// Waits until the role's sessions have ended, and ignores what they have unmasked.
     async fn forget(&self, world: &World) {
         self.sessions_end(world).await;
         self.seen.set((lines(world).len(), self.counted(world).await));
     }
 
-    /// Panics unless there is a line for each of these numbers of values, and they are counted, once the sessions have ended.
+    /// Waits until the sessions have ended. Panics unless each number in `values` has a line and is counted.
     async fn assert_unmasked(&self, world: &World, values: &[usize]) {
         self.sessions_end(world).await;
         let line = |values| {
@@ -179,7 +222,7 @@ impl Audited {
         self.forget(world).await;
     }
 
-    /// The bytes that a client gets who asks for no more than the masks.
+    /// Returns the bytes that a client gets if it asks for the masks alone.
     async fn bytes_of_an_answer(&self, world: &World) -> usize {
         let session = Deaf::connect(world).await;
         let before = session.read.load(Relaxed);
@@ -197,7 +240,7 @@ impl Audited {
     }
 }
 
-/// A session that has asked for more than it reads.
+/// A session that has asked for more data than it reads.
 struct DeafReader {
     pid: i32,
     session: Deaf,
@@ -205,11 +248,11 @@ struct DeafReader {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// All that it sends fits into the socket.
+    /// Everything that the backend sends fits into the socket.
     Done,
-    /// It waits for its client before it commits.
+    /// The backend waits for its client before it commits.
     InTransaction,
-    /// It waits for its client after it has committed.
+    /// The backend waits for its client after it has committed.
     Committed,
 }
 
@@ -221,7 +264,7 @@ impl DeafReader {
         Self { pid, session }
     }
 
-    /// How far it has got, once it gets no further.
+    /// Returns how far the backend has got, once it gets no further.
     async fn state(&self, world: &World) -> State {
         let query = "SELECT state = 'idle', xact_start IS NOT NULL FROM pg_stat_activity
                      WHERE pid = $1 AND query LIKE '%generate_series%' AND (state = 'idle' OR wait_event = 'ClientWrite')";
@@ -239,7 +282,7 @@ impl DeafReader {
         }
     }
 
-    /// Has another session of its role terminate it.
+    /// Lets another session of the same role terminate the backend.
     async fn terminate(self, world: &World) {
         let other = Deaf::connect(world).await;
         let row = other.client.query_one("SELECT pg_terminate_backend($1)", &[&self.pid]).await.unwrap();
@@ -248,7 +291,7 @@ impl DeafReader {
         gone(world, self.pid).await;
     }
 
-    /// Closes its connection.
+    /// Closes the connection.
     async fn lose(self, world: &World) {
         let pid = self.pid;
         drop(self.session);

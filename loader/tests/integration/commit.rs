@@ -1,4 +1,4 @@
-//! Delete after commit: what is not committed is not deleted, whatever happens in between.
+//! Delete after commit: an uncommitted message is never deleted, whatever happens in between.
 
 use std::pin::pin;
 
@@ -15,7 +15,7 @@ async fn a_message_is_deleted_only_after_commit() {
         let loader = world.loader().through(&proxy).options("--drain").start();
         world.backends_in_copy(1).await;
 
-        // The batch hangs in mid-transaction: nothing may be gone.
+        // The batch hangs in the middle of its transaction, so nothing may be deleted.
         let depth = world.queue.depth().await;
         assert_eq!(depth.visible + depth.hidden, 30);
         assert_eq!(proxy.deletes().len(), 0, "delete calls before anything was committed");
@@ -67,7 +67,7 @@ const COMMITTED: &str = "
 #[tokio::test]
 async fn a_commit_that_fails_deletes_nothing() {
     World::run(async |world| {
-        // An inbox leaves nothing for COMMIT. A trigger of the inbox itself, after the flush, can.
+        // An inbox leaves no work to COMMIT. A trigger of the inbox itself, fired after the flush, can.
         world
             .sql(
                 "CREATE TABLE audit (at timestamptz);
@@ -92,7 +92,7 @@ async fn a_commit_that_fails_deletes_nothing() {
             )
             .await;
         world.queue.send(&events(25)).await;
-        // A trial fails in that way too, so no message is poison.
+        // A trial fails in COMMIT too, so no message is poison.
         eventually("a refused COMMIT", async || loader.said().contains("nothing is received until")).await;
         assert_eq!((proxy.deletes().len(), world.logins().await), (0, 0), "delete calls, rows");
         world.loader().options("--drain").end().await.expect(4).says(&["trial", "P0001"]);
@@ -125,7 +125,8 @@ async fn a_commit_is_durable_though_the_settings_say_otherwise() {
                  CREATE TRIGGER note BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION note();",
             )
             .await;
-        // Under all but the last two COMMIT is answered before a synchronous standby has flushed it, or the server itself.
+        // With all but the last two settings, COMMIT returns before a synchronous standby, or even the server itself, has
+        // flushed it.
         for (set, used) in [
             ("off", "on"),
             ("local", "on"),
@@ -157,7 +158,7 @@ async fn a_duplicate_is_deleted_only_when_its_row_is_as_safe_as_a_new_one() {
     let servers = OwnServers::start("standby", &[]);
     let session = servers.connect().await;
     for file in SCHEMA {
-        // By INSERT, which writes nothing to the WAL for a row that is there.
+        // With INSERT, which writes nothing to the WAL for a row that exists.
         let file = file.replace("\n    }'\n);", "\n    }', flush => 'insert'\n);");
         session.batch_execute(&file).await.unwrap();
     }
@@ -165,7 +166,7 @@ async fn a_duplicate_is_deleted_only_when_its_row_is_as_safe_as_a_new_one() {
     stub.fill("q", 20, event);
     let loader =
         || Loader::at_queue("q").at(&stub.url()).env("DATABASE_URL", servers.setting("DATABASE_URL"));
-    // Stored, and not deleted: the messages come again.
+    // The messages are stored and not deleted, so they come again.
     stub.set_faults(sqs_stub::Faults { partial_delete: 1.0, ..Default::default() });
     let first = loader().start();
     let stored = "SELECT count(*) FROM user_logins";
@@ -176,7 +177,7 @@ async fn a_duplicate_is_deleted_only_when_its_row_is_as_safe_as_a_new_one() {
     first.end().await.expect(0);
     stub.set_faults(sqs_stub::Faults::default());
 
-    // COMMIT of whatever writes waits for a standby that is not there.
+    // From now on COMMIT of a transaction that has written waits for a standby that doesn't exist.
     session.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let second = loader().start();
@@ -196,10 +197,10 @@ async fn a_duplicate_is_deleted_only_when_its_row_is_as_safe_as_a_new_one() {
 #[tokio::test]
 async fn killed_between_commit_and_delete_nothing_is_doubled() {
     World::run(async |world| {
-        // Its deletes hang in the proxy until the end of the test.
+        // The deletes hang in the proxy until the end of the test.
         let proxy = Proxy::asking().await;
         world.queue.send(&events(40)).await;
-        // As short a visibility as can be, since the second run has to wait for its end.
+        // The second run must wait for the end of this visibility timeout, so it's as short as possible.
         let loader = world.loader().through(&proxy).options("--wait 0 --pollers 1 --visibility 6").start();
         eventually("all rows committed", async || world.logins().await == 40).await;
         proxy.next_delete().await.receipts.first().unwrap();
@@ -225,7 +226,7 @@ async fn a_connection_lost_in_mid_batch_loses_nothing() {
         let loader = world.loader().through(&proxy).options("--drain").start();
         let pid = world.backends_in_copy(1).await[0];
         world.db.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
-        // On another connection it is in mid-transaction again, and nothing is deleted.
+        // On another connection the batch is in the middle of a transaction again, and nothing is deleted.
         eventually("another connection", async || world.backends_in_copy(1).await[0] != pid).await;
         assert_eq!(proxy.deletes().len(), 0, "delete calls");
         lock.batch_execute("COMMIT").await.unwrap();

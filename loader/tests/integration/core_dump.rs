@@ -1,6 +1,7 @@
-//! No key in a core dump of a backend, which is written when it crashes and goes to people and places that are not for keys.
+//! No key in a core dump of a backend. A crash writes the dump, which then reaches people and places that shouldn't have
+//! keys.
 //!
-//! The server is one of this test's own, so that its postmaster can read the ring before there are backends.
+//! This test has a server of its own, so that the postmaster can read the ring before there are backends.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,12 +26,12 @@ async fn no_key_in_a_core_dump() {
     }
     drop(session);
 
-    // A ring that backends are born with: they could not read it any more.
+    // Backends inherit this ring: they couldn't read it any more.
     let ring = Ring::read(servers.data(), first);
     fs::remove_file(&ring.path).unwrap();
     let keys = ring.traces_in_memory();
     look_into_a_backend(&servers, &keys).await;
-    // And one that they read themselves, in the place of the other.
+    // Now a ring that backends read themselves, in place of the other.
     run(&servers.connect().await, &Ring::making(second)).await;
     Ring::configure(second, async || servers.connect().await).await;
     let keys = keys.and(Ring::read(servers.data(), second).traces_in_memory());
@@ -40,7 +41,7 @@ async fn no_key_in_a_core_dump() {
 async fn look_into_a_backend(servers: &OwnServers, keys: &Traces) {
     let session = servers.connect().await;
     let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-    // It is put together in the backend, whose own memory holds it then. Statements are in shared memory too.
+    // The backend assembles the marker, so its own memory holds it. The text of a statement is in shared memory too.
     let marker = format!("marker{:016x}", fastrand::u64(..));
     let reversed: String = marker.chars().rev().collect();
     let set = format!("SELECT set_config('test.marker', reverse('{reversed}'), false)");
@@ -60,12 +61,12 @@ async fn look_into_a_backend(servers: &OwnServers, keys: &Traces) {
     use_the_ring(&session).await;
     let found = dump(&[]).await;
     assert!(found.is_empty(), "after masking and unmasking, it holds {found:?}");
-    // An error leaves by another way.
+    // An error leaves the code on another path.
     session.batch_execute("SELECT unmask_pii('$siv$k$' || repeat('A', 100))").await.unwrap_err();
     let found = dump(&[]).await;
     assert!(found.is_empty(), "after an error, it holds {found:?}");
-    // What is left out of dumps is found where it is not left out. With instructions of the processor's for AES, round keys
-    // are in memory as the standard has them, and the first are the key.
+    // Memory that is left out of dumps is found if it isn't left out. With the processor's AES instructions, round keys are
+    // in memory as the standard defines them, and the first ones are the key.
     let found = dump(&["-a"]).await;
     assert!(
         found.contains("key") && found.contains("round key"),
@@ -73,7 +74,7 @@ async fn look_into_a_backend(servers: &OwnServers, keys: &Traces) {
     );
 }
 
-/// Masks and unmasks in all ways, values short and long.
+/// Masks and unmasks in all ways, with short and long values.
 async fn use_the_ring(session: &Client) {
     let statements = "
         TRUNCATE user_logins, login_rejects;
@@ -87,7 +88,7 @@ async fn use_the_ring(session: &Client) {
     session.batch_execute(statements).await.unwrap();
 }
 
-/// A core dump of a process, as gdb writes it: like the kernel, without what is not to be dumped.
+/// Makes gdb write a core dump of a process. Like the kernel, gdb leaves out memory that is excluded from dumps.
 async fn core_dump(pid: i32, folder: &Path, options: &[&str]) -> PathBuf {
     let prefix = folder.join("core");
     let mut command = Command::new("gcore");

@@ -1,11 +1,11 @@
-//! Count before commit: an inbox that does not account for every event is found out.
+//! Count before commit: the loader detects an inbox that doesn't account for every event.
 
 use crate::common::{Depth, Proxy, Summary, World, events, eventually};
 
 #[tokio::test]
 async fn a_wrong_count_rolls_back() {
     World::run(async |world| {
-        // Fires before the inbox's own trigger, and the row that it drops never gets there.
+        // Fires before the inbox's own trigger. The row that it drops never reaches the inbox.
         world
             .sql(
                 "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS
@@ -15,7 +15,7 @@ async fn a_wrong_count_rolls_back() {
             .await;
         let proxy = Proxy::start().await;
         world.queue.send(&events(10)).await;
-        // All in one batch: it is closed at ten messages, long before its linger ends.
+        // All messages are in one batch: it closes at ten messages, long before its linger ends.
         let options = "--drain --batch-size 10 --linger 20000";
         let ended = world.loader().through(&proxy).options(options).end().await.expect(5);
         ended.says(&["10 were sent", "add up to 9", "session_replication_role", "triggers of the inbox"]);
@@ -40,8 +40,8 @@ async fn an_inbox_whose_triggers_do_not_fire_is_found_out() {
         assert_eq!(world.queue.depth().await, Depth::visible(10));
         world.sql(&format!("ALTER ROLE {} RESET session_replication_role", world.name)).await;
 
-        // Nothing outside can change the setting of a session that runs. A trigger can: this one does after the first
-        // batch, and for the second the inbox is a hole that answers COPY 10.
+        // Nothing outside can change a setting of a running session, but a trigger can. This one does so after the first
+        // batch. For the second batch the inbox is a hole that answers COPY 10.
         world
             .sql(
                 "CREATE FUNCTION flip() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -53,7 +53,7 @@ async fn an_inbox_whose_triggers_do_not_fire_is_found_out() {
             )
             .await;
         let proxy = Proxy::start().await;
-        // One writer, and so one session.
+        // One writer means one session.
         let options = "--batch-size 10 --linger 20000 --writers 1";
         let loader = world.loader().through(&proxy).options(options).start();
         eventually("the first batch in the database", async || world.logins().await == 10).await;

@@ -1,4 +1,4 @@
-//! Where AWS credentials come from: the SDK's chain, with each of its ends asked for what it is there for.
+//! Sources of AWS credentials: each source of the SDK's chain, used for its purpose.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,23 +9,23 @@ use sqs_stub::{Faults, KeyError, Server};
 
 use crate::common::{Loader, Metrics, Proxy, Summary, World, event, eventually, setting};
 
-/// A web identity's token, which nothing may show.
+/// A web identity's token, which must not appear in any output.
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJsb2FkZXIifQ.c2lnbmF0dXJl";
 const ROLE: &str = "arn:aws:iam::000000000000:role/loader";
 
-/// A file for one test.
+/// Writes a file for one test.
 fn file(world: &World, kind: &str, text: &str) -> PathBuf {
     let file = std::env::temp_dir().join(format!("pg_mask-{}-{kind}", world.name));
     fs::write(&file, text).unwrap();
     file
 }
 
-/// A loader that has no key of its own.
+/// Returns a loader without a key of its own.
 fn keyless(world: &World) -> Loader {
     world.loader().without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY")
 }
 
-/// A loader whose credentials come from `sts`, for a token in a file of its own.
+/// Returns a loader that gets its credentials from `sts`, and the token file that it presents.
 pub(crate) fn with_web_identity(world: &World, sts: &Proxy) -> (Loader, PathBuf) {
     let token = file(world, "token", TOKEN);
     let loader = keyless(world)
@@ -38,7 +38,7 @@ pub(crate) fn with_web_identity(world: &World, sts: &Proxy) -> (Loader, PathBuf)
 #[tokio::test]
 async fn a_web_identity_becomes_a_role() {
     World::run(async |world| {
-        // As --endpoint-url is for SQS alone, STS is asked elsewhere.
+        // `--endpoint-url` applies to SQS alone, so STS gets an endpoint of its own.
         let (sts, sqs) = (Proxy::start().await, Proxy::start().await);
         world.queue.send(&[event(1)]).await;
         let (loader, token) = with_web_identity(world, &sts);
@@ -49,11 +49,11 @@ async fn a_web_identity_becomes_a_role() {
         assert!(!ended.output().contains(TOKEN), "the token is in the output");
 
         let asked: Vec<_> = sts.signatures().into_iter().map(|call| (call.operation, call.key)).collect();
-        // The token is all that this call is trusted for.
+        // The token alone authenticates this call, so it isn't signed.
         assert_eq!(asked, [("AssumeRoleWithWebIdentity".to_owned(), String::new())]);
         let calls = sqs.signatures();
         assert!(calls.iter().any(|call| call.operation == "DeleteMessageBatch"), "{calls:?}");
-        // Temporary keys begin with this.
+        // Temporary keys begin with ASIA.
         assert!(calls.iter().all(|call| call.key.starts_with("ASIA")), "{calls:?}");
     })
     .await;
@@ -67,14 +67,14 @@ async fn the_expiry_of_credentials_is_shown() {
         let loader = loader.options("--metrics-address 127.0.0.1:0").start();
         let address = loader.metrics_address().await;
         let name = "pg_mask_loader_credentials_expire_timestamp_seconds";
-        // It is 0 for credentials that do not expire.
+        // The value is 0 for credentials that don't expire.
         eventually("the metric", async || {
             let metrics = Metrics::of(&address).await;
             metrics.labels(name).is_some() && metrics.sum(name, &[]) > 0.0
         })
         .await;
         let left = Metrics::of(&address).await.sum(name, &[]) - UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
-        // An hour, unless the role says otherwise.
+        // The default is an hour, and a role may set up to 12 hours.
         assert!((60.0..=43_200.0).contains(&left), "{left} s");
         loader.stop().await.expect(0);
         fs::remove_file(&token).unwrap();
@@ -124,7 +124,7 @@ async fn a_profile_names_region_and_role() {
         for file in [&config, &credentials] {
             fs::remove_file(file).unwrap();
         }
-        // Each region has queues of its own.
+        // Each region has its own queues.
         assert!(!elsewhere.says(&["there is no queue"]).output().contains("hidden-secret"));
         assert_eq!(ended.summary(), Summary::stored(1));
         assert!(!ended.output().contains("hidden-secret"), "the secret is in the output");
@@ -167,7 +167,7 @@ async fn a_role_is_assumed_for_sqs() {
     .await;
 }
 
-/// A credentials file that another program writes, and a loader that reads it.
+/// A credentials file that another program writes and a loader reads.
 struct KeyFile(PathBuf);
 
 impl KeyFile {
@@ -194,7 +194,7 @@ impl Drop for KeyFile {
     }
 }
 
-/// Faults that refuse calls signed with the key `OLD`.
+/// Returns faults that refuse calls signed with the key `OLD`.
 fn refuse_old_key(key_error: KeyError) -> Faults {
     Faults { expired_keys: vec!["OLD".into()], key_error, ..Faults::default() }
 }
@@ -207,7 +207,7 @@ async fn expired_credentials_are_loaded_again() {
         stub.fill(&world.name, 50, event);
         let loader = file.loader(world, &stub).start();
         eventually("the first messages", async || stub.counters().deleted == 50).await;
-        // Another program has written new ones, and the old ones are worth nothing any more.
+        // Another program has written a new key, and the old key is no longer valid.
         stub.set_faults(refuse_old_key(KeyError::ExpiredToken));
         file.write("NEW");
         stub.fill(&world.name, 50, |n| event(100 + n));
@@ -234,7 +234,7 @@ async fn a_credentials_file_that_is_empty_during_renewal_stops_nothing() {
         file.write("NEW");
         stub.fill(&world.name, 50, |n| event(100 + n));
         eventually("the others", async || stub.counters().deleted == 100).await;
-        // Each call is refused meanwhile. Where credentials come from is asked only once in ten seconds.
+        // Each call is refused meanwhile. The loader loads credentials at most once in ten seconds.
         assert!(looked.elapsed() > Duration::from_secs(9), "{:?}", looked.elapsed());
         assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(100));
     })
@@ -255,7 +255,7 @@ async fn no_refusal_of_a_key_stops_a_loader_that_has_worked() {
             eventually("the first message", async || stub.counters().deleted == 1).await;
             stub.set_faults(refuse_old_key(error));
             eventually("a refusal", async || loader.said().contains(&code)).await;
-            // At the start it is final, and so it is for a drain.
+            // A refusal is final at the start of a loader and for a drain.
             stub.fill(&world.name, 1, event);
             file.loader(world, &stub).end().await.expect(3).says(&[&code]);
             file.loader(world, &stub).options("--drain").end().await.expect(3).says(&[&code]);

@@ -1,5 +1,5 @@
-//! The dashboard and the alert rules in `deploy/` speak of what a loader shows, and of nothing else: a metric or label
-//! that is renamed on one side alone turns these red.
+//! The dashboard and the alert rules in `deploy/` use exactly the metrics that a loader exports. Renaming a metric or label
+//! on one side only makes these tests fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,19 +13,20 @@ use crate::credentials::with_web_identity;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 
-/// What Prometheus adds to every sample, and the one series that it makes by itself.
+/// Labels that Prometheus adds to every sample.
 const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
+/// The metric that Prometheus makes for each target itself.
 const UP: &str = "up";
 
-/// Words of the language that are no functions: those stand before a bracket.
+/// Words of `PromQL` that aren't functions. A function's name stands before a bracket.
 const WORDS: [&str; 9] = ["and", "or", "unless", "bool", "offset", "inf", "nan", "group_left", "group_right"];
-/// Those before a list of labels.
+/// Words before a list of labels.
 const BEFORE_LABELS: [&str; 5] = ["by", "without", "on", "ignoring", "group_left"];
 
 #[tokio::test]
 async fn dashboard_and_alerts_use_what_is_exported() {
     World::run(async |world| {
-        // Its credentials expire, which is shown too.
+        // Uses credentials that expire, because their expiry is a metric too.
         let sts = Proxy::start().await;
         let (loader, token) = with_web_identity(world, &sts);
         let loader = loader.options("--metrics-address 127.0.0.1:0").start();
@@ -38,10 +39,11 @@ async fn dashboard_and_alerts_use_what_is_exported() {
         for expression in rules.iter().chain(&panels) {
             used.extend(check(expression, &shown));
         }
-        // And nothing that is shown is left out.
+        assert_in_reference(&shown);
+        // Each of the loader's own metrics must be used.
         let shown = shown.text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         let own = shown.filter(|name| name.starts_with("pg_mask_loader_"));
-        let unused: Vec<_> = own.filter(|name| !used.iter().any(|u| u.starts_with(name))).collect();
+        let unused: Vec<_> = own.filter(|name| !is_used(name, &used)).collect();
         assert!(unused.is_empty(), "on no panel and in no rule: {unused:?}");
         loader.stop().await.expect(0);
         fs::remove_file(token).unwrap();
@@ -49,12 +51,24 @@ async fn dashboard_and_alerts_use_what_is_exported() {
     .await;
 }
 
+/// Whether one of the series of metric `name` is among the `used` ones.
+fn is_used(name: &str, used: &BTreeSet<String>) -> bool {
+    ["", "_bucket", "_sum", "_count"].iter().any(|suffix| used.contains(&format!("{name}{suffix}")))
+}
+
+#[test]
+fn a_metric_is_unused_even_if_its_name_begins_a_used_one() {
+    let used = BTreeSet::from(["pollers_now".to_owned(), "duration_bucket".to_owned()]);
+    assert!(!is_used("pollers", &used));
+    assert!(is_used("pollers_now", &used) && is_used("duration", &used));
+}
+
 #[test]
 fn alert_rules_fire_when_they_should() {
     let promtool = |arguments: &[&str]| {
         let folder = Path::new(DEPLOY).join("prometheus");
         let Ok(output) = Command::new("promtool").args(arguments).current_dir(folder).output() else {
-            // Where Prometheus's own tool is not installed, the test above has to do.
+            // Without Prometheus's own tool, only the test above checks the rules.
             return;
         };
         let said = [output.stdout, output.stderr].concat();
@@ -65,12 +79,48 @@ fn alert_rules_fire_when_they_should() {
     promtool(&["test", "rules", "tests/pg_mask.rules.test.yml"]);
 }
 
+/// Panics unless the reference lists the loader's own metrics, each with its type and labels, and no others.
+fn assert_in_reference(shown: &Metrics) {
+    const PREFIX: &str = "pg_mask_loader_";
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/metrics.md")).unwrap();
+    let cells = |line: &str| {
+        let cells = line.strip_prefix('|')?.strip_suffix('|')?.split('|');
+        Some(cells.map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>())
+    };
+    let types = ["counter", "gauge", "histogram"];
+    let rows: Vec<_> =
+        page.lines().filter_map(cells).filter(|row| row.len() == 4 && types.contains(&&*row[1])).collect();
+    let documented: BTreeSet<_> = rows.iter().map(|row| format!("{PREFIX}{} {}", row[0], row[1])).collect();
+    let types = shown.text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let exported = types.filter(|name| name.starts_with(PREFIX)).map(str::to_owned).collect();
+    assert_eq!(documented, exported, "docs/reference/metrics.md and what is exported");
+    for row in rows {
+        let name = format!("{PREFIX}{}", row[0]);
+        let listed: BTreeSet<_> = row[2].split(", ").map(|label| label.trim_matches(['`', ' '])).collect();
+        let sample = shown.text.lines().find_map(|line| {
+            let rest = line.strip_prefix(&name)?;
+            let rest =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| rest.strip_prefix(end)).unwrap_or(rest);
+            rest.starts_with(['{', ' ']).then_some(rest)
+        });
+        let Some(sample) = sample else { continue };
+        let labels = sample.strip_prefix('{').and_then(|labels| labels.split_once('}')).unwrap_or_default().0;
+        let keys = labels.split(',').filter_map(|label| label.split_once('=')).map(|(key, _)| key);
+        let mut keys: BTreeSet<_> = keys.filter(|key| *key != "le").collect();
+        if keys.is_empty() {
+            keys.insert("");
+        }
+        assert_eq!(listed, keys, "labels of {name}");
+    }
+}
+
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(DEPLOY).join(file)).unwrap()
 }
 
-/// The expressions of the rules: what stands behind `expr:`, on that line or indented below it. Each alert must say how
-/// bad it is and what to do.
+/// Returns the expressions of the rules: the text after `expr:`, on that line or indented below it. Each alert must have a
+/// severity, a summary and a description.
 fn of_rules() -> Vec<String> {
     let text = read("prometheus/pg_mask.rules.yml");
     let mut expressions = Vec::new();
@@ -86,7 +136,8 @@ fn of_rules() -> Vec<String> {
     expressions
 }
 
-/// Every query of the dashboard: of panels, of variables, of annotations. Each panel must say what it shows.
+/// Returns every query of the dashboard: in panels, variables and annotations. Each panel must have a title and a
+/// description.
 fn of_dashboard() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read("grafana/pg_mask.json")).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -109,7 +160,7 @@ fn of_dashboard() -> Vec<String> {
     expressions
 }
 
-/// Panics where `expression` has a metric or a label that `shown` has not. The metrics that it has.
+/// Returns the metrics in `expression`. Panics if `shown` lacks a metric or a label that it uses.
 fn check(expression: &str, shown: &Metrics) -> Vec<String> {
     let (mut metrics, mut labels) = (Vec::new(), BTreeSet::new());
     let mut lists = Vec::new();
@@ -121,7 +172,7 @@ fn check(expression: &str, shown: &Metrics) -> Vec<String> {
         let end = match rest.as_bytes()[0] {
             b'"' => 2 + rest[1..].find('"').unwrap(),
             b'[' => 1 + rest.find(']').unwrap(),
-            // Matchers of no metric.
+            // A list of matchers without a metric.
             b'{' => panic!("a selector without a metric in {expression}"),
             b'$' | b'0'..=b'9' => word(&rest[1..]) + 1,
             _ => word(rest),
@@ -163,7 +214,7 @@ fn check(expression: &str, shown: &Metrics) -> Vec<String> {
     metrics
 }
 
-/// How long the word is that begins here.
+/// Returns the length of the word at the start of `text`.
 fn word(text: &str) -> usize {
     text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
 }

@@ -14,11 +14,11 @@ async fn failed_deletes_are_retried() {
         world.queue.send(&events(20)).await;
         let loader = world.loader().through(&proxy).options("--drain").start();
 
-        // SQS deletes seven of ten: the other three, and only they, are tried again.
+        // SQS deletes seven of ten messages. Only the other three are retried.
         let first = proxy.next_delete().await;
         let mut left = first.receipts[..3].to_vec();
         first.fail_for(&left);
-        // Until it has got through, every other call is answered with a server's fault.
+        // Before the retry gets through, six calls are answered with server errors.
         let mut faults = 0;
         let mut ended = pin!(loader.end());
         let ended = loop {
@@ -53,7 +53,8 @@ async fn a_lease_is_extended_until_its_delete_is_confirmed() {
     World::run(async |world| {
         let proxy = Proxy::asking().await;
         world.queue.send(&events(10)).await;
-        // All in one batch and so in one delete call. The pauses between the tries add up to more than the visibility.
+        // All messages are in one batch and so in one delete call. The pauses between the tries exceed the visibility
+        // timeout in total.
         let options = "--drain --batch-size 10 --visibility 7";
         let loader = world.loader().through(&proxy).options(options).start();
         let start = Instant::now();
@@ -90,7 +91,7 @@ async fn deletes_are_not_serial() {
         world.queue.send(&events(80)).await;
         let options = "--drain --pollers 8 --batch-size 80 --linger 20000";
         let loader = world.loader().through(&proxy).options(options).start();
-        // None of them is answered before all of them are there.
+        // No call is answered before all eight are waiting.
         let mut waiting = Vec::new();
         while waiting.len() < 8 {
             waiting.push(proxy.next_delete().await);
@@ -114,7 +115,7 @@ async fn no_more_is_received_than_deletes_are_confirmed() {
             tokio::select! {
                 ended = &mut ended => break ended.expect(0),
                 delete = proxy.next_delete() => waiting.push(delete),
-                // No further delete comes, since nothing more is received until these are answered.
+                // No further delete comes, because the loader receives nothing more until these are answered.
                 () = sleep(Duration::from_millis(300)), if !waiting.is_empty() => {
                     let in_hand = proxy.deliveries().len() - deleted;
                     assert!(in_hand <= 50, "{in_hand} received and not deleted");
@@ -138,10 +139,10 @@ async fn an_expired_receipt_is_not_retried() {
         let delete = proxy.next_delete().await;
         let expired = delete.receipts.clone();
         assert_eq!(expired.len(), 10);
-        // While the delete is under way the visibility ends, and the messages are received anew: the older receipts
-        // are worth nothing any more.
+        // While the delete is in flight, the visibility timeout ends and the messages are received again. The older receipts
+        // are then invalid.
         world.queue.make_visible(&expired).await;
-        eventually("all received anew", async || proxy.deliveries().len() == 20).await;
+        eventually("all received again", async || proxy.deliveries().len() == 20).await;
         delete.pass();
 
         let mut ended = pin!(loader.end());
@@ -214,12 +215,12 @@ async fn a_stored_message_is_deleted_once_more_after_its_lease() {
         let loader = world.loader().through(&proxy).options(options).start();
         let held = proxy.next_delete().await;
         let receipts = held.receipts.clone();
-        // So the lease runs out, while the delete is not answered.
+        // Without extensions the lease expires while the delete isn't answered.
         proxy.deny("ChangeMessageVisibilityBatch");
         loop {
             match proxy.next_delete().await {
                 again if again.receipts == receipts => break again.answer_status(500),
-                // They came back, and were found duplicates.
+                // These messages came back and were found to be duplicates.
                 of_the_next_delivery => of_the_next_delivery.pass(),
             }
         }
@@ -241,7 +242,7 @@ async fn a_stored_message_is_deleted_once_more_after_its_lease() {
                 }
             }
         }
-        // By the SDK's own retries of one call, and no further.
+        // Only the SDK's own retries of one call, and no more.
         let tries = proxy.deletes().iter().filter(|deleted| **deleted == receipts).count();
         assert!((2..=4).contains(&tries), "{tries} tries");
         world.assert_each_stored_once(10).await;

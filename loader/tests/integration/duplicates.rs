@@ -1,4 +1,4 @@
-//! The same message again. SQS delivers at least once.
+//! SQS delivers at least once, so a message can come again.
 
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
@@ -33,7 +33,7 @@ async fn a_redelivered_message_is_a_duplicate() {
     .await;
 }
 
-/// All that is stored, as text.
+/// Returns all stored rows as text.
 async fn contents(world: &World) -> Vec<String> {
     let query = "SELECT l::text FROM user_logins l UNION ALL SELECT r::text FROM login_rejects r ORDER BY 1";
     world.db.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
@@ -46,7 +46,7 @@ async fn the_same_message_twice_in_one_batch_is_stored_once() {
         world.queue.send(&events(10)).await;
         let loader = world.loader().through(&proxy).options("--drain --batch-size 20 --linger 60000").start();
         eventually("all received", async || proxy.deliveries().len() == 10).await;
-        // The batch still lingers when they are delivered again.
+        // The messages are delivered again while the batch still lingers.
         world.queue.make_visible(&proxy.receipts()).await;
         let ended = loader.end().await.expect(0);
         let summary = ended.summary();
@@ -86,8 +86,8 @@ async fn two_loaders_with_the_same_messages_store_them_once() {
         world.queue.send(&events(40)).await;
         let first = world.loader().through(&proxy).options("--batch-size 40 --linger 20000").start();
         world.backends_in_copy(1).await;
-        // It receives no more, and would finish what is in hand. But that hangs until its visibility ends, and the
-        // second loader receives the same messages.
+        // It receives no more, and would finish the messages in flight. But its COPY hangs until their visibility timeout
+        // ends, and the second loader receives them too.
         first.signal("TERM").await;
         proxy.no_more_receives().await;
         assert_eq!(proxy.deliveries().len(), 40);
@@ -100,7 +100,7 @@ async fn two_loaders_with_the_same_messages_store_them_once() {
         let second = second.stop().await.expect(0).summary();
         assert_eq!((first.received, second.received), (40, 40));
         assert_eq!((first.stored + second.stored, first.duplicate + second.duplicate), (40, 40));
-        // Only the receipts of the second are still worth something.
+        // Only the second loader's receipts are still valid.
         assert_eq!((first.deleted, second.deleted), (0, 40));
         world.assert_each_stored_once(40).await;
         assert_eq!(world.queue.depth().await, Depth::EMPTY);
@@ -110,10 +110,10 @@ async fn two_loaders_with_the_same_messages_store_them_once() {
 
 #[tokio::test]
 async fn eight_sessions_that_insert_the_same_messages_store_each_once() {
-    // As eight loaders would that were all given the same messages: batch by batch, in circles that begin elsewhere,
-    // and with batches that overlap by a part. In each are some that nobody else has, so that it shows when one is lost
-    // for another's sake. Batches are of one chunk, whose rows go in in order: so sessions wait for each other's
-    // messages, but never crosswise.
+    // Imitates eight loaders that were all given the same messages: batch by batch, in circles with different starts, and
+    // with batches that overlap in part. Each batch has some messages that nobody else has, which reveals a message lost
+    // because of another. A batch is one chunk, whose rows are inserted in order: sessions wait for each other's messages,
+    // but never crosswise.
     const INSERT: &str =
         "INSERT INTO login_inbox SELECT md5(n::text)::uuid, '2026-03-01', format('{\"user_id\":\"u%s\"}', n)
          FROM (SELECT i % 100000 FROM generate_series($1::int, $1 + 4999) AS i
@@ -150,7 +150,7 @@ async fn a_message_that_comes_between_the_look_and_the_copy_is_a_duplicate() {
             )
         };
         let session = world.session().await;
-        // It runs into duplicates, and looks for them from now on.
+        // The session meets duplicates, so it looks for them from now on.
         session.batch_execute(&insert(1, 3)).await.unwrap();
         session.batch_execute(&insert(1, 3)).await.unwrap();
         let other = world.session().await;
@@ -171,7 +171,7 @@ async fn a_message_that_comes_between_the_look_and_the_copy_is_a_duplicate() {
 }
 
 #[tokio::test]
-async fn a_message_newer_than_the_snapshot_fails_the_statement_and_is_no_reject() {
+async fn a_message_newer_than_the_snapshot_fails_the_statement_and_is_not_rejected() {
     World::run(async |world| {
         let messages =
             "INSERT INTO login_inbox SELECT md5(n::text)::uuid, '2026-03-01', '{\"user_id\":\"u\"}' FROM generate_series(1, 3) AS n";

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use crate::common::{Depth, Loader, OwnServers, SCHEMA, Standby, Summary, World, event, events, eventually};
 
-/// Backends whose COMMIT waits for a synchronous standby.
+/// Selects the backends whose COMMIT waits for a synchronous standby.
 const WAITING: &str = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = 'COMMIT'";
 
 async fn with_schema(servers: &OwnServers) -> Client {
@@ -35,7 +35,7 @@ async fn a_commit_whose_wait_for_a_standby_is_canceled_deletes_nothing() {
     let session = with_schema(&servers).await;
     let stub = Server::start(sqs_stub::Options::default()).unwrap();
     stub.fill("q", 20, |n| if n % 2 == 0 { event(n) } else { format!("no JSON {n}") });
-    // COMMIT of whatever writes waits for a standby that is not there.
+    // COMMIT of a transaction that has written now waits for a standby that doesn't exist.
     reload(&session, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     let loader = Loader::at_queue("q")
         .at(&stub.url())
@@ -73,7 +73,7 @@ async fn a_commit_whose_wait_for_a_standby_is_canceled_deletes_nothing() {
 #[tokio::test]
 async fn warnings_of_triggers_hold_up_no_delete_and_are_in_no_log() {
     World::run(async |world| {
-        // One in mid-COPY, one in COMMIT, by a trigger of the inbox itself.
+        // One warning comes during COPY; the other comes in COMMIT, via a trigger of the inbox itself.
         world
             .sql(
                 "CREATE TABLE audit (at timestamptz);
@@ -103,7 +103,7 @@ async fn warnings_of_triggers_hold_up_no_delete_and_are_in_no_log() {
 }
 
 #[tokio::test]
-async fn settings_under_which_commits_are_lost_are_warned_of() {
+async fn settings_that_can_lose_commits_give_a_warning() {
     let servers = OwnServers::start("unsafe", &["fsync=off", "full_page_writes=off"]);
     let session = with_schema(&servers).await;
     session.batch_execute("CREATE ROLE l LOGIN PASSWORD 'l' IN ROLE login_loader").await.unwrap();
@@ -123,7 +123,7 @@ async fn settings_under_which_commits_are_lost_are_warned_of() {
     eventually("a standby", async || number(&session, "SELECT count(*) FROM pg_stat_replication").await == 1)
         .await;
     let warning = "1 standby streams from this server, and none is synchronous";
-    // For a role that sees nothing of the standby but that it is there; and at the start of a run, too.
+    // This role sees of the standby only that it exists. The warning comes at the start of a run, too.
     says(&["warning  database.standbys", warning, "Set synchronous_standby_names"]).await;
     let run = loader().start();
     eventually("an empty queue", async || stub.depth("q").unwrap().total() == 0).await;
@@ -146,7 +146,7 @@ fn signal(pid: i32, name: &str) {
     assert!(status.success(), "kill -{name}");
 }
 
-/// Waits until standbys stream from the server, or none does.
+/// Waits until exactly `standbys` standbys stream from the server.
 async fn streaming(session: &Client, standbys: i64) {
     let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     eventually("standbys", async || number(session, query).await == standbys).await;
@@ -176,7 +176,7 @@ async fn no_message_is_deleted_before_a_standby_has_flushed_its_commit() {
     stub.fill("q", 10, event);
     let run = loader("--visibility 7 --delete-delay 1").start();
     deleted(10).await;
-    // A standby that is connected and hangs.
+    // A standby that is connected but hangs.
     let receiver = standby.wal_receiver().await;
     signal(receiver, "STOP");
     stub.fill("q", 5, |n| event(10 + n));
@@ -185,12 +185,12 @@ async fn no_message_is_deleted_before_a_standby_has_flushed_its_commit() {
     assert_eq!(stub.counters().deleted, 10, "deleted, and the standby has not flushed them");
     signal(receiver, "CONT");
     deleted(15).await;
-    // One that is away.
+    // A standby that is down.
     standby.pause();
     streaming(&session, 0).await;
     stub.fill("q", 15, |n| event(15 + n));
     eventually("rows", async || number(&session, LOGINS).await == 30).await;
-    // Longer than their visibility: the leases are extended.
+    // This is longer than the visibility timeout, so the leases are extended.
     sleep(Duration::from_secs(9)).await;
     assert_eq!(stub.counters().deleted, 15, "deleted, and on no standby");
     assert!(run.said().contains("no standby streams any more"), "{}", run.said());
@@ -198,7 +198,7 @@ async fn no_message_is_deleted_before_a_standby_has_flushed_its_commit() {
     deleted(30).await;
     assert_eq!(run.stop().await.expect(0).summary(), Summary::stored(30));
 
-    // A stop does not wait for the standby longer than its grace, and gives the messages back.
+    // A stop waits for the standby no longer than its grace, and gives the messages back.
     streaming(&session, 1).await;
     let run = loader("--grace 2").start();
     stub.fill("q", 1, |_| event(30));
@@ -219,7 +219,7 @@ async fn no_message_is_deleted_before_a_standby_has_flushed_its_commit() {
     assert_eq!(run.stop().await.expect(0).summary(), Summary::duplicate(7));
     assert_eq!(number(&session, LOGINS).await, 38);
 
-    // A role that cannot see how far the standby is.
+    // A role that can't see how far the standby is.
     session.batch_execute("REVOKE pg_read_all_stats FROM l").await.unwrap();
     stub.fill("q", 2, |n| event(38 + n));
     let run = loader("--delete-delay 1").start();
@@ -244,7 +244,7 @@ async fn messages_whose_commits_a_failover_lost_are_stored_again() {
     stub.fill("q", 10, event);
     eventually("deletes", async || stub.counters().deleted == 10).await;
 
-    // These are on the primary alone when it goes.
+    // These messages are only on the primary when it crashes.
     standby.pause();
     streaming(&session, 0).await;
     stub.fill("q", 20, |n| event(10 + n));

@@ -1,4 +1,4 @@
-//! No log line of the loader holds an event or a value of one, and a log that nobody reads holds nothing up.
+//! No log line contains an event or a value of one, and an unread log holds nothing up.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ async fn no_log_line_holds_a_body() {
         for format in ["human", "json"] {
             let canary = Canary::new();
             let mut output = String::new();
-            // One poller that does not wait is what a loader with next to nothing to do is ended soonest with.
+            // A loader with next to nothing to do ends soonest with one poller that doesn't wait.
             let loader = || {
                 let options = format!("--log-level debug --log-format {format} --wait 0 --pollers 1");
                 world.loader().options(&options)
@@ -31,14 +31,14 @@ async fn no_log_line_holds_a_body() {
             let summary = ended.summary();
             assert_eq!((summary.stored, summary.rejected), (40, canary.rejects().len()));
 
-            // Runs that fail with events in hand.
+            // Runs that fail with events in flight.
             world.queue.send(&canary.events(20)).await;
             output += &world.break_off_in_mid_copy(loader).await;
             world.sql("ALTER TABLE user_logins RENAME COLUMN locale TO gone").await;
             output += &loader().end().await.expect(4).says(&["42703"]).output();
             world.sql("ALTER TABLE user_logins RENAME COLUMN gone TO locale").await;
 
-            // Deletes that fail, and a loader that is stopped with messages in hand.
+            // Deletes that fail, and a loader that is stopped with messages in flight.
             let proxy = Proxy::asking().await;
             let running = loader().through(&proxy).start();
             proxy.next_delete().await.answer_status(500);
@@ -51,7 +51,7 @@ async fn no_log_line_holds_a_body() {
             assert!(output.contains("batch committed"), "debug is on");
             assert!(!output.contains(&canary.marker), "in the log: {output}");
 
-            // A canary that is printed is found: the name of an inbox is no secret.
+            // Proves that the test finds a canary that is printed: the name of an inbox isn't secret.
             let ended = loader().options(&format!("--inbox {}", canary.marker)).end().await.expect(4);
             output += &ended.output();
             assert!(output.contains(&canary.marker));
@@ -77,9 +77,9 @@ async fn no_name_that_a_trigger_makes_of_a_value_is_in_the_log() {
     .await;
 }
 
-/// A loader that logs a line for each message, into a pipe that nobody reads, and its metrics' address.
+/// Returns a loader that logs a line per message, and the address of its metrics.
 fn chatty(world: &World) -> (Loader, String) {
-    // Nothing tells the test which port the loader has chosen.
+    // Nobody reads the log, so the test must choose the port.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let options = format!(
         "--log-level debug --log-format json --batch-size 1 --linger 0 --writers 8 --metrics-address {address}"
@@ -94,7 +94,7 @@ async fn terminate(loader: &Child) {
 }
 
 const DROPPED: &str = "pg_mask_loader_log_lines_dropped_total";
-/// A line each: more than a pipe and the loader's backlog hold.
+/// Number of messages, each with a log line: more than a pipe and the loader's backlog hold.
 const CHATTY: usize = 450;
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up() {
         terminate(&loader).await;
         let ended = timeout(Duration::from_secs(10), loader.wait()).await;
         assert_eq!(ended.expect("an end within 10 s").unwrap().code(), Some(0));
-        // What did get into the pipe are whole lines, but for the last.
+        // All lines in the pipe are whole, except possibly the last.
         let mut text = String::new();
         unread.read_to_string(&mut text).unwrap();
         assert!(text.len() > 2 * 1024, "{} bytes", text.len());
@@ -144,7 +144,7 @@ async fn dropped_log_lines_are_reported_once_somebody_reads() {
             lines.iter().filter(|line| line["message"].as_str().unwrap().starts_with("log lines dropped"));
         let reported: u64 = reported.map(|line| line["lines"].as_u64().unwrap()).sum();
         assert!(reported >= dropped as u64, "reported {reported}, dropped {dropped}");
-        // The end of the log is complete.
+        // The last lines of the log are complete.
         assert!(lines.iter().any(|line| line["message"] == "since start"), "{text}");
         assert!(text.contains(&format!("stored {CHATTY}, ")), "{text}");
     })

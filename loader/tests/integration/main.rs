@@ -1,43 +1,47 @@
-//! The promises of the loader, kept between a real `PostgreSQL` with `pg_mask` and a real SQS server.
+//! Tests of the loader's promises, against a real `PostgreSQL` with `pg_mask` and a real SQS server.
 //!
-//! `make test` starts both and describes them in environment variables. Each test makes a database, a queue and a login
-//! role of its own and removes them at the end, so tests run side by side. The loader always logs in as that role, which
-//! may insert into `login_inbox` and nothing else. Only what the real SQS server cannot do, faults most of all, comes from
-//! a proxy in front of it or from the stub in `dev/sqs-stub`.
+//! `make test` starts both servers and describes them in environment variables. Each test creates a database, a queue and a
+//! login role for itself and removes them at the end, so tests run side by side. The loader always logs in as that role,
+//! which may insert into `login_inbox` and do nothing else. Where the real SQS server can't do something, mostly make
+//! faults, a test uses a proxy in front of it or the stub in `dev/sqs-stub`.
 //!
-//! | file | the promises |
+//! | file | promises |
 //! |---|---|
-//! | `accounting` | every event becomes a row or a reject, with nothing lost on the way |
-//! | `commit` | what is not committed is not deleted, whatever happens in between |
+//! | `accounting` | every event becomes a row or a reject, and none is lost |
+//! | `commit` | an uncommitted message is never deleted, whatever happens in between |
 //! | `counting` | a commit needs the inbox's account of every event |
 //! | `deletes` | deletes that fail |
 //! | `durability` | a commit that may be undone deletes nothing |
-//! | `duplicates` | the same message again: redelivered, twice at once, in the hands of two loaders |
-//! | `leases` | what is in hand stays ours until its delete is confirmed |
-//! | `poison` | a message that the database refuses, or goes down over, blocks no other |
-//! | `trial` | a fault of the set-up makes no message a culprit |
+//! | `duplicates` | a message that comes again is stored once: redelivered, twice in a batch, at two loaders |
+//! | `leases` | a message in flight stays hidden from others until its delete is confirmed |
+//! | `poison` | a message that the database refuses, or that crashes or hangs it, blocks no other |
+//! | `trial` | no message is blamed for a fault of the setup |
 //! | `queues` | several queues, FIFO queues, throttling, pollers |
-//! | `receiving` | slow and large answers to receive calls, answers that stop, and what is tried again |
-//! | `credentials` | where AWS credentials come from, and that they are loaded again |
-//! | `reconnecting` | a database that goes away, hangs or takes no writes |
+//! | `receiving` | slow and large answers to receive calls, answers that stop, and retries |
+//! | `credentials` | the sources of AWS credentials, and their renewal |
+//! | `starting` | a database or a queue that is up later than the loader |
+//! | `reconnecting` | a database that disappears, hangs or takes no writes |
 //! | `pooler` | the loader works behind `PgBouncer` |
-//! | `tls` | connections to `PostgreSQL` by TLS, and where passwords come from |
+//! | `tls` | connections to `PostgreSQL` via TLS, and the sources of passwords |
 //! | `stopping` | SIGTERM and SIGINT |
-//! | `service` | what the service manager is told |
-//! | `terminal` | what a drain shows at a terminal |
-//! | `errors` | what the loader says when it cannot work |
-//! | `check` | what it says before it works |
+//! | `service` | messages to the service manager |
+//! | `terminal` | the display of a drain at a terminal |
+//! | `errors` | error messages of a loader that can't work |
+//! | `check` | the report of `loader check` |
 //! | `redrive` | rejects go back into the inbox, and no event passes through the loader |
 //! | `logs` | no event in the loader's own output |
-//! | `metrics` | what is shown is what happened, and whether the loader can work |
-//! | `dashboard` | dashboard and alert rules speak of what is shown |
-//! | `audit` | who unmasked how much and why, in the server's log |
-//! | `audit_ends` | and that, however a statement ends |
+//! | `metrics` | metrics show what happened, and probes whether the loader can work |
+//! | `status_page` | the status page in a browser |
+//! | `tracing` | traces from a message's producer to the database |
+//! | `dashboard` | the dashboard and the alert rules use the metrics that exist |
+//! | `audit` | the server's log says who unmasked how many values, and why |
+//! | `audit_ends` | the audit line is written however a statement ends |
 //! | `plaintext` | no raw value and no key on the database's disk |
 //! | `core_dump` | no key in a core dump |
-//! | `own_memory` | the loader's own memory is in no core dump and open to no other process |
-//! | `replaced` | the inbox stays the one that the loader started with |
-//! | `search_path` | nothing that the loader runs is found on a search path |
+//! | `own_memory` | the loader's memory is in no core dump and closed to all processes but root's |
+//! | `replaced` | the loader keeps the inbox that it started with |
+//! | `search_path` | the loader runs nothing that is found on a search path |
+//! | `remask` | a table changes its scheme while it's in use |
 //! | `memory` | the backend holds one chunk of a batch |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]

@@ -10,9 +10,9 @@ use tokio_postgres::{Client, CopyInSink};
 
 use crate::common::World;
 
-/// Events of 2 KB: together 400 MB.
+/// Number of events. Each has 2 KB, which is 400 MB in total.
 const EVENTS: usize = 200_000;
-/// How much the backend may grow meanwhile, in KB. A chunk is 8 MB of events and rows; what COPY or INSERT make of it comes on top.
+/// Maximum growth of the backend in KB. A chunk is 8 MB of events and rows; COPY's or INSERT's own memory comes on top.
 const MAY_GROW: usize = 64 * 1024;
 
 #[tokio::test]
@@ -44,8 +44,8 @@ async fn an_insert_of_any_size_holds_one_chunk_in_memory() {
     .await;
 }
 
-/// Lets `store` put all events into the inbox, and watches the memory of the backend that takes them. The size of the
-/// events is in a key that no rule reads: it comes in, is parsed, and goes nowhere.
+/// Lets `store` put all events into the inbox, and watches the memory of the backend that takes them. The bulk of each event
+/// is in a key that no rule reads: it's received and parsed, but not stored.
 async fn watch(store: impl AsyncFnOnce(&Client)) {
     World::run(async |world| {
         let session = world.session().await;
@@ -69,8 +69,8 @@ async fn watch(store: impl AsyncFnOnce(&Client)) {
     .await;
 }
 
-/// What a backend has in memory beside files and shared memory, in KB. The server is asked, which may be in a container
-/// and there know its processes by other numbers than this machine does.
+/// Returns a backend's memory without files and shared memory, in KB. The server reads it, because a server in a container
+/// may number its processes differently than this machine.
 async fn anonymous_memory(world: &World, pid: i32) -> usize {
     let query = "SELECT pg_read_file('/proc/' || $1::int4 || '/status')";
     let status: String = world.db.query_one(query, &[&pid]).await.unwrap().get(0);

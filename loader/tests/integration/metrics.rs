@@ -1,4 +1,4 @@
-//! What a loader shows of itself is what happened, and holds no value of an event.
+//! The loader's metrics show what happened and contain no value of an event.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,17 +11,17 @@ use crate::common::{
     Canary, Depth, Link, Metrics, Proxy, Summary, World, event, events, eventually, readyz, request, setting,
 };
 
-/// Some port that is free.
+/// Listens on any free port.
 const METRICS: &str = "--metrics-address 127.0.0.1:0";
 
 #[tokio::test]
-async fn metrics_are_what_became_of_the_messages() {
+async fn metrics_match_the_outcomes_of_the_messages() {
     World::run(async |world| {
         let canary = Canary::new();
         let (good, bad) = (canary.events(40), canary.rejects());
         let ids = world.queue.send(&good).await;
         world.queue.send(&bad).await;
-        // Two that are there already.
+        // Two messages are stored already.
         for n in 0..2 {
             let insert = "INSERT INTO login_inbox VALUES ($1, now(), $2)";
             world.db.execute(insert, &[&ids[n], &good[n]]).await.unwrap();
@@ -32,7 +32,7 @@ async fn metrics_are_what_became_of_the_messages() {
 
         let queue = [("queue", world.name.as_str())];
         let all = good.len() + bad.len();
-        // What SQS has deleted is confirmed a moment later.
+        // The loader counts a delete when SQS confirms it, which is a moment after the queue is empty.
         let deleted = "pg_mask_loader_messages_deleted_total";
         eventually("confirmed deletes", async || Metrics::of(&address).await.count(deleted, &queue) == all)
             .await;
@@ -67,7 +67,7 @@ async fn metrics_are_what_became_of_the_messages() {
         let since_commit = now() - shown.sum("pg_mask_loader_last_commit_timestamp_seconds", &[]);
         assert!((-1.0..60.0).contains(&since_commit), "{since_commit} s");
 
-        // What has not happened is there, so that its first time is an increase.
+        // Counters exist at 0 before their first event, so that the first event is an increase.
         for nothing in [
             "delete_failures_total",
             "receive_failures_total",
@@ -104,7 +104,7 @@ async fn metrics_are_what_became_of_the_messages() {
     .await;
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
@@ -137,7 +137,7 @@ async fn redelivered_messages_and_the_oldest_in_flight_are_shown() {
     .await;
 }
 
-/// Asks Prometheus's own tool, where it is installed.
+/// Checks the text with Prometheus's own tool, if it's installed.
 fn assert_promtool_finds_nothing(text: &str) {
     use std::io::Write as _;
     let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
@@ -149,7 +149,7 @@ fn assert_promtool_finds_nothing(text: &str) {
 #[tokio::test]
 async fn failures_are_counted_by_their_code() {
     World::run(async |world| {
-        // A sequence counts on, whatever is rolled back. The first try is the trial of the start.
+        // A rollback doesn't reset a sequence. The first value goes to the trial at the start.
         world
             .sql(
                 "CREATE SEQUENCE tries;
@@ -186,7 +186,7 @@ async fn failures_are_counted_by_their_code() {
     .await;
 }
 
-/// Cuts a side off, and waits until the loader says which one it is.
+/// Cuts a side off and waits until the loader reports which side it is.
 async fn cut_until_not_ready(link: &Link, address: &str, words: [&str; 2]) {
     link.cut();
     sleep(Duration::from_secs(10)).await;
@@ -210,7 +210,7 @@ async fn readyz_tells_when_the_database_is_out_of_reach() {
         cut_until_not_ready(&link, &address, ["sqs: ok", "database: silent"]).await;
         assert_eq!(Metrics::of(&address).await.count("pg_mask_loader_ready", &[]), 0);
         link.mend();
-        // With nothing to store, it has looked by itself.
+        // The loader checks the database by itself, although it has nothing to store.
         eventually("readiness again", async || readyz(&address).await.0 == 200).await;
         let shown = Metrics::of(&address).await;
         assert_eq!(shown.count("pg_mask_loader_database_reconnects_total", &[]), 1);
@@ -252,7 +252,7 @@ async fn an_idle_loader_makes_a_lost_connection_anew() {
             .await;
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
         assert_eq!(world.number(sessions, &[&world.name]).await, 1);
-        // The first event finds it in order.
+        // The first event finds a working connection.
         world.queue.send(&events(1)).await;
         eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
         let ended = loader.stop().await.expect(0);
@@ -263,9 +263,30 @@ async fn an_idle_loader_makes_a_lost_connection_anew() {
 }
 
 #[tokio::test]
+async fn an_idle_loader_says_why_the_database_takes_no_events() {
+    World::run(async |world| {
+        let loader = world.loader().options(METRICS).start();
+        let address = loader.metrics_address().await;
+        eventually("readiness", async || readyz(&address).await.0 == 200).await;
+        world.sql(&format!("REVOKE login_loader FROM {}", world.name)).await;
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
+        assert_eq!(world.number(end, &[&world.name]).await, 1);
+        let failures = "pg_mask_loader_trial_failures_total";
+        eventually("a reason", async || loader.said().contains("nothing is received until")).await;
+        assert!(Metrics::of(&address).await.count(failures, &[]) > 0);
+        assert_eq!(readyz(&address).await.0, 503);
+        world.sql(&format!("GRANT login_loader TO {}", world.name)).await;
+        eventually("readiness again", async || readyz(&address).await.0 == 200).await;
+        let ended = loader.stop().await.expect(0);
+        ended.says(&["nothing is received until the database takes events again"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn readyz_is_503_before_the_begin_and_after_a_stop() {
     World::run(async |world| {
-        // A server that takes connections and says nothing.
+        // A server that accepts connections and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("postgres://u:p@{}/d", silent.local_addr().unwrap());
         let starting = world.loader().env("DATABASE_URL", &url).options(METRICS).start();
@@ -287,7 +308,7 @@ async fn readyz_is_503_before_the_begin_and_after_a_stop() {
         assert_eq!(
             request(&address, "GET", "/healthz").await.0,
             200,
-            "alive until what is in hand is deleted"
+            "alive until what is in flight is deleted"
         );
         delete.pass();
         assert_eq!(loader.end().await.expect(0).summary(), Summary::stored(1));
@@ -310,19 +331,19 @@ async fn slow_and_wrong_scrapers_disturb_nothing() {
             assert_eq!(answered, status, "{method} {path}");
             assert_eq!(body.is_empty(), method == "HEAD", "{method} {path}: {body}");
         }
-        // None of them ends its request.
+        // None of these clients finishes its request.
         let mut slow = Vec::new();
         for _ in 0..40 {
             let mut stream = TcpStream::connect(&address).await.unwrap();
             stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: ").await.unwrap();
             slow.push(stream);
         }
-        // A probe that waits no longer, as Kubernetes' does unless told to, would have the loader restarted.
+        // A Kubernetes probe waits one second by default. Without an answer by then, Kubernetes would restart the loader.
         let probe = timeout(Duration::from_secs(1), request(&address, "GET", "/healthz")).await;
         assert_eq!(probe.expect("an answer within a second").0, 200);
         world.queue.send(&events(200)).await;
         eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
-        // Their time is limited.
+        // The loader limits the time of these requests.
         for mut stream in slow {
             let end = timeout(Duration::from_secs(2), stream.read_to_end(&mut Vec::new())).await;
             assert!(end.is_ok(), "a request that does not end is still waited for");

@@ -1,4 +1,4 @@
-//! The loader's memory holds raw events and a password: no core dump, and no look into it but root's.
+//! The loader's memory holds raw events and a password. The loader leaves no core dump, and only root can read its memory.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::common::{Loader, Metrics, World, eventually, nobody};
 
-/// A folder that is empty and goes with its test.
+/// An empty folder. Dropping this removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -30,14 +30,14 @@ async fn a_crash_of_the_loader_leaves_no_core_dump() {
     World::run(async |world| {
         let folder = Folder::make("no-core");
         let before = format!("cd {}; ulimit -c unlimited", folder.0.display());
-        // The system makes core dumps.
+        // First, prove that the system makes core dumps.
         let crash =
             Command::new("sh").arg("-c").arg(format!("{before}; kill -ABRT $$")).status().await.unwrap();
         assert!(crash.core_dumped(), "this system makes no core dumps: raise the hard limit (ulimit -Hc)");
         for file in fs::read_dir(&folder.0).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
-        // Rust has a handler of its own for SIGSEGV, which a signal from outside only removes.
+        // Rust has its own handler for SIGSEGV, which a signal from outside merely removes. SIGSEGV is therefore left out.
         for signal in ["ABRT", "ILL"] {
             let loader = world.loader().after(&before).start();
             world.ready(1).await;
@@ -54,13 +54,13 @@ async fn a_crash_of_the_loader_leaves_no_core_dump() {
     .await;
 }
 
-/// Whether a process of the loader's own user can read the memory and the environment of another one.
+/// Returns which files with a process's memory and environment another process of the loader's own user can open.
 async fn readable(pid: u32) -> Vec<String> {
     let mut files = Vec::new();
     for file in ["environ", "maps", "mem"] {
         let path = format!("/proc/{pid}/{file}");
         let mut open = nobody("sh");
-        // It is opened and not read: the first page of memory is never mapped.
+        // The file is opened and not read, because the first page of memory is never mapped.
         let status = open.args(["-c", "exec 3<\"$0\"", &path]).status().await.unwrap();
         if status.success() {
             files.push(file.to_owned());
@@ -85,7 +85,7 @@ async fn no_process_of_the_same_user_reads_the_loaders_memory() {
         world.ready(1).await;
         assert_eq!(readable(loader.pid).await, Vec::<String>::new());
 
-        // The loader itself still reads its own figures.
+        // The loader itself can still read its own figures.
         let shown = Metrics::of(&loader.metrics_address().await).await;
         for (name, least) in [
             ("cpu_seconds_total", 0.0),
@@ -104,7 +104,7 @@ async fn no_process_of_the_same_user_reads_the_loaders_memory() {
     .await;
 }
 
-/// Runs it as a user without rights, from a copy which that user can reach.
+/// Runs the loader as a user without privileges, from a copy that this user can reach.
 fn by_nobody(loader: Loader, folder: &Path) -> Loader {
     let program = folder.join("loader");
     fs::copy(env!("CARGO_BIN_EXE_loader"), &program).unwrap();

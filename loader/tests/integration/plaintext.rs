@@ -1,8 +1,8 @@
-//! No raw value on the database's disk: heap, WAL, temporary files, log, statistics, dumps. And no key.
+//! No raw value and no key on the database's disk: heap, WAL, temporary files, log, statistics, dumps.
 //!
-//! The cluster logs all that it can, and keeps statistics of all statements. Events whose PII is a canary come in by the
-//! loader, in good order and through every error that can be provoked. Then every byte is searched for the canary. With the
-//! scheme `aes-siv` it must not be there in base64 either, and the key in no form.
+//! The cluster logs everything that it can and keeps statistics of all statements. Events whose PII is a canary arrive
+//! through the loader, both normally and through every error that the test can provoke. Then the test searches every byte
+//! for the canary. With the scheme `aes-siv` the canary must not be there in base64 either, nor the key in any form.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::common::{
     run, setting,
 };
 
-/// What the server has to be started with: a cluster that keeps quiet shows nothing.
+/// Required settings of the server: a cluster that logs little would prove nothing.
 const SETTINGS: [(&str, &str); 8] = [
     ("log_statement", "all"),
     ("log_min_duration_statement", "0"),
@@ -45,7 +45,7 @@ async fn no_plaintext_on_disk_with_aes_siv() {
         world.sql(&format!("ALTER DATABASE {} SET pg_mask.scheme TO 'aes-siv'", world.name)).await;
         let ring = Ring::read(Path::new(&setting("PGDATA")), &file);
         find_nothing(world, Some(&ring)).await;
-        // The server is not this test's own. The file stays, for sessions that do not know yet that there is no ring.
+        // Other tests use this server. The ring's file stays, for sessions that haven't noticed yet that there's no ring.
         Ring::configure("", async || world.session().await).await;
     })
     .await;
@@ -60,7 +60,7 @@ async fn find_nothing(world: &World, ring: Option<&Ring>) {
             "{name} of the server: run these with make test"
         );
     }
-    // All WAL from here on is kept for the search, however much the tests beside this one write.
+    // From here on all WAL is kept for the search, however much concurrent tests write.
     let keep = "SELECT FROM pg_create_physical_replication_slot($1::text::name, true, true)";
     world.db.query_one(keep, &[&world.name]).await.unwrap();
     let canary = Canary::new();
@@ -83,7 +83,7 @@ async fn find_nothing(world: &World, ring: Option<&Ring>) {
     let printed = secrets.forms_in(output.as_bytes());
     assert!(printed.is_empty(), "{printed:?} in what the loader printed: {output}");
 
-    // The masks are there, so it was the right place to look. And a plain value is found wherever one can be.
+    // The masks are there, so the search looks in the right places. A planted plain value must be found in each place.
     let mask = "SELECT mask_pii($1)";
     let row = world.session().await.query_one(mask, &[&(canary.value(7) + "-ip")]).await.unwrap();
     let mask: &str = row.get(0);
@@ -93,8 +93,12 @@ async fn find_nothing(world: &World, ring: Option<&Ring>) {
         [1, 1, 3].map(|canaries| (0..canaries).map(|_| Canary::new().marker).collect::<String>());
     let in_base64 = [base64(encoded.as_bytes()), base64(key.as_bytes())];
     let texts = [text.clone(), in_base64.join(" "), key.clone(), hex(key.as_bytes())].join(" ");
-    world.sql(&format!("CREATE TABLE plain (value text); INSERT INTO plain SELECT '{texts}'")).await;
-    // Statistics take constants out of statements, but not out of those that they cannot read.
+    // A page of the WAL can end within a text, but not within each of three.
+    let plant = format!(
+        "CREATE TABLE plain (value text); INSERT INTO plain SELECT '{texts}' FROM generate_series(1, 3)"
+    );
+    world.sql(&plant).await;
+    // Statistics replace constants in statements, but not in statements that they can't parse.
     world.sql(&format!("DO $$ BEGIN PERFORM '{texts}'; END $$")).await;
     let planted =
         Traces::of_text(&text).and(Traces::of_text_in_base64(&encoded)).and(Traces::of_key(key.as_bytes()));
@@ -107,7 +111,7 @@ async fn find_nothing(world: &World, ring: Option<&Ring>) {
     }
 }
 
-/// Takes all masks back, logged as far as that goes.
+/// Unmasks all masks, with as much logging as possible.
 async fn unmask(world: &World) {
     let statements = "
         SET pg_mask.log_unmask TO 'statement';
@@ -116,8 +120,8 @@ async fn unmask(world: &World) {
     world.session().await.batch_execute(statements).await.unwrap();
 }
 
-/// Sends rejects back into the inbox: first with an error in the middle, then so many that they are flushed while Postgres keeps
-/// others in a temporary file. That one goes when it is done, so it is searched meanwhile.
+/// Redrives rejects: first with an error in the middle, then so many that they're flushed while `PostgreSQL` keeps others in
+/// a temporary file. That file goes at the end, so the test searches it in the meantime.
 async fn redrive(world: &World, secrets: &Traces, masks: &Traces) {
     let owner = format!("{}_owner", world.name);
     let session = world.session().await;
@@ -137,8 +141,9 @@ async fn redrive(world: &World, secrets: &Traces, masks: &Traces) {
     assert_eq!(error.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
     session.batch_execute("DELETE FROM login_rejects WHERE masked_body = 'no mask'").await.unwrap();
 
-    // Those of one reason seem to be stored already, so the first flush waits to see what becomes of that, whatever order they
-    // come in: most are still in the file. A lock on the table could stop the statement before it takes any rejects.
+    // Another transaction has inserted the message ids of one reason, so the first flush waits for its outcome, whatever the
+    // order of the rejects. Most rejects are then still in the file. A lock on the table could instead stop the statement
+    // before it takes any rejects.
     let other = world.session().await;
     other
         .batch_execute(
@@ -164,7 +169,7 @@ async fn redrive(world: &World, secrets: &Traces, masks: &Traces) {
     assert!(stored > 14_000 && taken > stored, "{taken} taken, {stored} stored");
 }
 
-/// Events that become logins, one reject of each kind, and events that the target refuses in the flush.
+/// Stores events that become logins, one reject of each kind, and events that the target refuses in the flush.
 async fn load(world: &World, canary: &Canary) -> String {
     world.sql("ALTER TABLE user_logins ADD CONSTRAINT known_locale CHECK (locale <> 'XX')").await;
     let mut bodies = canary.events(5000);
@@ -185,7 +190,7 @@ async fn load(world: &World, canary: &Canary) -> String {
     ended.output()
 }
 
-/// Runs that the server breaks off while it has events in hand.
+/// Runs loaders that the server interrupts while they have events in flight.
 async fn provoke_errors_in_the_loader(world: &World, canary: &Canary) -> String {
     let mut output = String::new();
     let loader = || world.loader().options("--log-level debug --wait 0 --pollers 1");
@@ -195,7 +200,7 @@ async fn provoke_errors_in_the_loader(world: &World, canary: &Canary) -> String 
     output += &world.break_off_in_mid_copy(loader).await;
 
     let owner = world.give_inbox_to_a_role().await;
-    // What it still may not do is to be found out in the flush, under a key too.
+    // With this privilege, the ones still missing show only in the flush, under a key too.
     world.sql(&format!("GRANT EXECUTE ON FUNCTION mask_pii(text, text) TO {owner}")).await;
     output += &loader().end().await.expect(4).says(&["42501"]).output();
     assert_eq!(world.queue.depth().await, Depth::visible(100));
@@ -206,11 +211,11 @@ async fn provoke_errors_in_the_loader(world: &World, canary: &Canary) -> String 
     output + &ended.output()
 }
 
-/// A *text* COPY, of which Postgres logs the raw line with every error that it adds context to. The inbox must not let
-/// it, wherever its own work or the target's fails.
+/// Provokes errors in a *text* COPY, of which `PostgreSQL` logs the raw line with every error that it adds context to. The
+/// inbox must prevent that, both when its own work fails and when the target's does.
 async fn provoke_errors_by_hand(world: &World, canary: &Canary) {
     let session = world.session().await;
-    // So many that chunks are flushed in mid-COPY, where there is a line to quote.
+    // Enough lines that chunks are flushed in the middle of the COPY, where there's a line to quote.
     let lines = canary.events(30_000).join("\n") + "\n";
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
                     $$ BEGIN RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$;
@@ -219,7 +224,7 @@ async fn provoke_errors_by_hand(world: &World, canary: &Canary) {
     assert_eq!(copy_text(&session, &lines).await, SqlState::DISK_FULL);
     world.sql("DROP TRIGGER full_disk ON user_logins").await;
 
-    // Rights that are missing show at the first line, before anything is flushed.
+    // Missing privileges show at the first line, before anything is flushed.
     let owner = format!("{}_owner", world.name);
     world.sql(&format!("REVOKE INSERT ON user_logins FROM {owner}")).await;
     assert_eq!(copy_text(&session, &lines).await, SqlState::INSUFFICIENT_PRIVILEGE);
@@ -231,7 +236,7 @@ async fn provoke_errors_by_hand(world: &World, canary: &Canary) {
     lock.batch_execute("COMMIT").await.unwrap();
 }
 
-/// Copies lines into the inbox in the text format, and returns the error of it.
+/// Copies lines into the inbox in the text format, and returns the error's SQLSTATE.
 async fn copy_text(session: &Client, lines: &str) -> SqlState {
     let copy: CopyInSink<Bytes> = session.copy_in("COPY login_inbox (body) FROM STDIN").await.unwrap();
     let mut copy = pin!(copy);
@@ -242,12 +247,12 @@ async fn copy_text(session: &Client, lines: &str) -> SqlState {
     result.unwrap_err().code().unwrap().clone()
 }
 
-/// Searches every byte of the data directory, the server's log and a dump of the database, and returns what was found in
-/// which place: `base` (tables, indexes, temporary files), `pg_wal` and other folders of the data directory, `log`, `dump`.
+/// Searches every byte of the data directory, the server's log and a dump of the database. Returns the forms found and their
+/// places: `base` (tables, indexes, temporary files), `pg_wal` and other folders of the data directory, `log`, `dump`.
 async fn search(world: &World, secrets: &Traces, ring: Option<&Ring>) -> BTreeSet<String> {
     world.sql("CHECKPOINT").await;
     let traces = secrets.clone();
-    // Reading takes a while, in which this test's connections have to go on.
+    // The search takes a while, and this test's connections must keep running meanwhile.
     let files = tokio::task::spawn_blocking(move || {
         let root = PathBuf::from(setting("PGDATA"));
         let data = files_holding(&root, &traces);
@@ -257,7 +262,7 @@ async fn search(world: &World, secrets: &Traces, ring: Option<&Ring>) -> BTreeSe
     });
     let (root, mut data, log) = files.await.unwrap();
     if let Some(ring) = ring {
-        // The one file that the key belongs in; and it is found there.
+        // The only file that the key belongs in. Finding it there proves that the search covers it.
         assert!(data.remove(&(ring.path.clone(), "key in base64")), "the ring was not searched");
     }
     let folder = |file: &Path| file.strip_prefix(&root).unwrap().iter().next().unwrap().to_owned();
@@ -268,7 +273,7 @@ async fn search(world: &World, secrets: &Traces, ring: Option<&Ring>) -> BTreeSe
     places
 }
 
-/// What `pg_dump` makes of the database.
+/// Returns the output of `pg_dump` for the database.
 async fn dump(world: &World) -> Vec<u8> {
     let mut command = Command::new(postgres_program("pg_dump"));
     command.arg(&world.name).kill_on_drop(true);

@@ -1,4 +1,4 @@
-//! Poison: a message that the database can neither store nor reject blocks no other.
+//! Poison: a message that the database can neither store nor reject doesn't block any other.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use crate::common::{Depth, Summary, World, event, events, eventually};
 
-/// Makes COMMIT fail if a login of such a user is stored. An inbox leaves nothing for COMMIT, so it is a trigger of the inbox
-/// itself, after the flush.
+/// Makes COMMIT fail if the login of certain users is stored. An inbox leaves no work to COMMIT, so this is a trigger of the
+/// inbox itself, fired after the flush.
 const REFUSE_AT_COMMIT: &str = "
     CREATE TABLE audit (user_id text);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
@@ -42,7 +42,7 @@ async fn a_message_that_the_database_refuses_is_left_and_named_and_blocks_no_oth
         assert_eq!(ended.output().matches("left to the queue's redrive policy").count(), 1, "one culprit");
         let expected = Summary { received: 40, stored: 39, duplicate: 0, rejected: 0, deleted: 39 };
         assert_eq!(ended.summary(), expected);
-        // It is neither deleted nor given back: SQS counts it, and moves it once it has come often enough.
+        // The message is neither deleted nor given back. SQS counts its receives and moves it to the dead-letter queue.
         assert_eq!(world.queue.depth().await, Depth { hidden: 1, ..Depth::EMPTY });
         world.assert_each_stored_once(39).await;
     })
@@ -54,7 +54,7 @@ async fn more_poison_than_would_stop_the_loader_does_not_when_there_are_good_mes
     World::run(async |world| {
         world.sql(REFUSE_AT_COMMIT).await;
         let stub = Server::start(sqs_stub::Options::default()).unwrap();
-        // All the poison first, and all in one batch.
+        // All poison messages come first and in one batch.
         stub.fill(&world.name, 40, |n| if n < 25 { event(9900 + n) } else { event(n) });
         let options = "--batch-size 40 --pollers 1 --linger 20000 --visibility 30";
         let loader = world.loader().at(&stub.url()).options(options).start();
@@ -71,7 +71,7 @@ async fn one_poison_message_that_comes_again_and_again_does_not_stop_the_loader(
         world.sql(REFUSE_AT_COMMIT).await;
         let stub = Server::start(sqs_stub::Options::default()).unwrap();
         stub.fill(&world.name, 1, |_| event(17));
-        // Its receipts are bad at once, and so it comes back at once.
+        // Its receipts are invalid at once, so the message comes back at once.
         stub.set_faults(sqs_stub::Faults { expire: 1.0, ..Default::default() });
         let loader = world.loader().at(&stub.url()).options("--linger 1").start();
         eventually("more deliveries than messages stop it", async || stub.counters().received > 25).await;
@@ -84,7 +84,7 @@ async fn one_poison_message_that_comes_again_and_again_does_not_stop_the_loader(
 }
 
 #[tokio::test]
-async fn what_brings_the_server_down_holds_no_other_up() {
+async fn a_message_that_brings_the_server_down_delays_no_other() {
     World::run(async |world| {
         world
             .sql(
@@ -101,7 +101,7 @@ async fn what_brings_the_server_down_holds_no_other_up() {
         eventually("all others of its batch", async || world.logins().await == 7).await;
         world.queue.send(&events(20)[10..]).await;
         eventually("those that come after it", async || world.logins().await == 17).await;
-        // It has been given up when it is tried no more, for longer than any pause between two tries.
+        // The message is given up once nothing tries it for longer than any pause between two tries.
         let mut tried = Instant::now();
         eventually("an end of it", async || {
             if world.number(IN_COPY, &[&world.name]).await > 0 {
@@ -127,20 +127,20 @@ async fn an_outage_makes_no_message_a_culprit() {
     World::run(async |world| {
         let loader = world.loader().options("--store-timeout 1").start();
         world.ready(1).await;
-        // For a trial, too.
+        // The lock holds trials, too.
         let lock = world.session().await;
         lock.batch_execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE").await.unwrap();
         world.queue.send(&events(1)).await;
-        // Longer than it takes to be left, where others are stored.
+        // If other messages were stored, the loader would give this one up in less time.
         sleep(Duration::from_secs(20)).await;
         lock.batch_execute("COMMIT").await.unwrap();
-        // What had been left would not come back before the end of its visibility, which is an hour.
+        // A message that was given up wouldn't come back before its visibility timeout ends, after an hour.
         eventually("the message", async || world.logins().await == 1).await;
         loader.stop().await.expect(0).says(&["not stored within 1 s", "messages_left=0"]);
     })
     .await;
 }
 
-/// A session of the loader's that stores.
+/// Counts the loader's sessions that are in a COPY.
 const IN_COPY: &str = "
     SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state = 'active' AND query LIKE 'COPY %'";

@@ -2,11 +2,11 @@
 
 use crate::common::{Depth, PgBouncer, World, events, eventually};
 
-/// Notes in which session each row was stored.
+/// Records the session in which each row was stored.
 const AUDIT: &str = "
     CREATE TABLE audit (pid integer);
     GRANT INSERT ON audit TO login_owner;
-    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
         $$ BEGIN INSERT INTO public.audit VALUES (pg_catalog.pg_backend_pid()); RETURN NEW; END $$;
     CREATE TRIGGER note BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION note();";
 
@@ -15,7 +15,7 @@ const SESSIONS: &str = "SELECT count(DISTINCT pid) FROM audit";
 #[tokio::test]
 async fn loaders_that_share_sessions_in_transaction_mode_store_each_message_once() {
     World::run(async |world| {
-        // Fewer sessions than writers, and each transaction in the session that has been idle for longest.
+        // There are fewer sessions than writers. Each transaction gets the session that has been idle for longest.
         let bouncer =
             PgBouncer::start(world, "pool_mode = transaction\ndefault_pool_size = 2\nserver_round_robin = 1")
                 .await;
@@ -40,7 +40,7 @@ async fn loaders_that_share_sessions_in_transaction_mode_store_each_message_once
         assert_eq!((stored, world.rejects().await), (620, 20));
         world.assert_each_stored_once(600).await;
         assert_eq!(world.number(SESSIONS, &[]).await, 2, "sessions of nine writers");
-        // No named statement stayed, so a session takes the names of any loader.
+        // No named statement has stayed, so any loader's statement names are free in each session.
         let ended = bouncer.loader(world).options("check").end().await.expect(0);
         assert!(ended.stdout.contains("0 failed, 1 warning"), "{}", ended.stdout);
     })

@@ -1,4 +1,4 @@
-//! Queues: several of them, FIFO queues, and services that throttle or fail.
+//! Queues: several at once, FIFO queues, and services that throttle or fail.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ async fn queues_of_one_name_in_two_regions_go_into_one_inbox() {
         let ended = loader.options("--drain").end().await;
         let left = other.depth().await;
         other.delete().await;
-        // Both labels, and no label of this name alone.
+        // The output has both labels with their regions, because the name alone is ambiguous.
         let labels = format!("{home}/{0} eu-west-3/{0}", world.name);
         assert_eq!(ended.expect(0).says(&[&labels]).summary(), Summary::stored(3));
         assert_eq!((left, world.queue.depth().await), (Depth::EMPTY, Depth::EMPTY));
@@ -59,14 +59,14 @@ async fn dead_letters_are_drained_under_their_own_ids() {
         let dead = Queue::create(&setting("AWS_ENDPOINT_URL"), &name).await;
         world.queue.bury_in(&dead).await;
         world.queue.send(&events(5)).await;
-        // Stored, but not deleted.
+        // The messages are stored but not deleted.
         let proxy = Proxy::asking().await;
         let loader = world.loader().through(&proxy).options("--visibility 7").start();
         eventually("the rows", async || world.logins().await == 5).await;
         loader.signal("KILL").await;
         _ = loader.end().await;
         eventually("a visible message", async || world.queue.depth().await == Depth::visible(5)).await;
-        // This buries them.
+        // This drain moves the messages to the dead-letter queue.
         let ended = world.loader().options("--drain").end().await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(0));
         assert_eq!(dead.depth().await, Depth::visible(5));
@@ -89,7 +89,7 @@ async fn a_queue_url_tells_its_region() {
         let home = setting("AWS_REGION");
         let url = format!("https://vpce-1a2b.sqs.{home}.vpce.amazonaws.com/000000000000/{}", world.name);
         let loader = world.loader().without("LOADER_QUEUE").env("LOADER_QUEUE_URL", &url);
-        // The endpoint that is set overrides that of the URL, and its region stays.
+        // The configured endpoint overrides the host of the URL, but the URL's region stays.
         let loader = loader.env("AWS_REGION", "ap-south-1").through(&proxy);
         let ended = loader.until_empty(&world.queue).await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(1));
@@ -107,7 +107,7 @@ async fn a_fifo_queue_keeps_the_order_of_its_groups() {
         let stub = stub();
         stub.record(true);
         stub.fill_groups("logins.fifo", MESSAGES, GROUPS, event);
-        // Deletes fail one by one, and batches at random, so that order is not kept by mere luck.
+        // Single deletes and whole calls fail at random, so the order can't be kept by mere luck.
         stub.set_faults(Faults { partial_delete: 0.1, server_error: 0.05, ..Faults::default() });
         world
             .sql(
@@ -128,7 +128,7 @@ async fn a_fifo_queue_keeps_the_order_of_its_groups() {
         let ended = loader.options(options).end().await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(MESSAGES));
 
-        // In the order of the transactions, each group counts upwards; within a transaction there is no order to see.
+        // Ordered by transaction, each group counts upwards. Within a transaction no order is visible.
         let rows = world.db.query("SELECT transaction, array_agg(n) FROM committed GROUP BY 1 ORDER BY min(at)", &[]);
         let mut last = HashMap::new();
         for row in rows.await.unwrap() {
@@ -140,7 +140,7 @@ async fn a_fifo_queue_keeps_the_order_of_its_groups() {
                 assert!(before < Some(n), "group {group}: {n} after {before:?}");
             }
         }
-        // And so do the deletes.
+        // The deletes keep the order, too.
         let mut last = HashMap::new();
         let mut deleted = 0;
         for record in stub.take_events().into_iter().filter_map(|event| match event {
@@ -161,7 +161,9 @@ async fn throttling_and_server_errors_are_retried() {
     World::run(async |world| {
         let stub = stub();
         stub.fill(&world.name, 500, event);
-        let faults = Faults { throttle: 0.2, server_error: 0.2, partial_delete: 0.2, ..Faults::default() };
+        // A delete fails with a probability of 27 %. At 49 %, one of 500 messages failed twelve times in a row now and
+        // then, and its pauses, which double up to ten seconds, took longer than the test waits.
+        let faults = Faults { throttle: 0.1, server_error: 0.1, partial_delete: 0.1, ..Faults::default() };
         stub.set_faults(Faults {
             only: vec!["ReceiveMessage".into(), "DeleteMessageBatch".into()],
             ..faults
@@ -185,7 +187,7 @@ async fn a_receive_call_that_hangs_is_given_up() {
         let loader = world.loader().at(&stub.url()).options(options).start();
         eventually("a call that hangs", async || stub.counters().faults["hang"] == 1).await;
         stub.set_faults(Faults::default());
-        // Whether SQS had handed anything over or not: what it had comes back.
+        // SQS may have handed messages over or not. If it has, they come back.
         let ended = loader.end().await.expect(0);
         assert_eq!(ended.summary(), Summary::stored(20));
     })
@@ -202,7 +204,7 @@ async fn pollers_grow_while_calls_come_back_full_and_shrink_while_they_come_back
         let options = "--wait 0 --min-pollers 2 --pollers 16 --batch-size 500";
         let loader = world.loader().at(&stub.url()).options(options).start();
         eventually("polling", async || stub.counters().calls["ReceiveMessage"] > 4).await;
-        // One poller makes five calls a second at most.
+        // One poller makes at most five calls a second, because the stub delays each answer by 200 ms.
         let quiet = receives_a_second(&stub).await;
         assert!(quiet <= 16, "{quiet} calls a second while there is nothing");
         stub.fill(&world.name, 4000, event);
@@ -220,7 +222,7 @@ async fn pollers_shrink_while_calls_come_back_part_full() {
         let stub = stub();
         stub.fill(&world.name, 20_000, event);
         stub.set_delay(Duration::from_millis(100));
-        // So long a poll always brings something of a trickle.
+        // Such a long poll always returns at least one message of a trickle.
         let options = "--wait 20 --pollers 16 --metrics-address 127.0.0.1:0";
         let loader = world.loader().at(&stub.url()).options(options).start();
         let address = loader.metrics_address().await;
@@ -251,7 +253,7 @@ async fn idle_queues_leave_a_busy_one_its_room() {
         }
         stub.fill("busy", 400, event);
         let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", "idle-1,idle-2,idle-3,idle-4,busy");
-        // A poll of an idle queue takes as long as a third of this test may.
+        // One poll of an idle queue takes 20 s, a third of the time that `eventually` waits.
         let loader = loader.options("--max-in-flight 20 --wait 20").start();
         eventually("an empty queue", async || stub.depth("busy").unwrap().total() == 0).await;
         assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(400));
@@ -270,7 +272,7 @@ async fn each_of_many_queues_has_its_turn_beside_a_busy_one() {
         stub.fill("busy", 50_000, |n| event(100 + n));
         let queues = format!("busy,{}", names.join(","));
         let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", &queues);
-        // The polls of all of them together would take all room, and more.
+        // The polls of all idle queues together would take more than all the room.
         let loader = loader.options("--max-in-flight 10 --wait 1").start();
         eventually("a busy queue", async || stub.counters().received > 100).await;
         for (n, name) in names.iter().enumerate() {
@@ -284,7 +286,7 @@ async fn each_of_many_queues_has_its_turn_beside_a_busy_one() {
     .await;
 }
 
-/// Receive calls in the second that begins now.
+/// Returns the rate of receive calls per second, measured during the next second.
 async fn receives_a_second(stub: &Server) -> usize {
     drop(stub.take_events());
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Receive calls: slow answers, answers that stop, and what is tried again.
+//! Receive calls: slow answers, answers that stop, and retries.
 
 use std::fs;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn stub() -> Server {
     Server::start(sqs_stub::Options::default()).unwrap()
 }
 
-/// An event of this size: the key that makes it large is read by no rule.
+/// Returns an event of at least `size` bytes. No rule reads the key that makes it large.
 fn large_event(n: usize, size: usize) -> String {
     let event = event(n);
     format!("{},\"more\":\"{}\"}}", event.trim_end_matches('}'), "x".repeat(size))
@@ -26,7 +26,7 @@ async fn a_slow_answer_is_read_to_its_end() {
     World::run(async |world| {
         let stub = stub();
         stub.fill(&world.name, 10, |n| large_event(n, 100 * KILOBYTE));
-        // The answer takes ten seconds, twice as long as it may take to begin.
+        // The answer takes ten seconds (1 MB at 100 kB/s), twice as long as it may take to begin.
         let link = SlowLink::to(&stub.url(), 100 * KILOBYTE as u64).await;
         let loader = world.loader().at(&link.url).options("--wait 0 --pollers 1").start();
         eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
@@ -50,7 +50,7 @@ async fn an_answer_that_stops_is_given_up_and_logged() {
             .await;
         link.set_rate(10_000_000);
         eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;
-        // They were handed out twice, and received once.
+        // The messages were handed out twice and received once.
         assert_eq!(loader.stop().await.expect(0).summary(), Summary::stored(10));
     })
     .await;
@@ -66,7 +66,8 @@ async fn a_receive_call_is_not_repeated_in_secret() {
             only: vec!["ReceiveMessage".into()],
             ..Faults::default()
         });
-        // A drain gives up after eight failures. Each pause at its longest, that is half a minute.
+        // A drain gives up after eight failures. The seven pauses before that take 31 s to 62 s in total (`PAUSE` in
+        // pollers.rs), longer than this test needs.
         let options = "--drain --pollers 1 --metrics-address 127.0.0.1:0";
         let loader = world.loader().at(&stub.url()).options(options).start();
         let address = loader.metrics_address().await;
@@ -118,7 +119,7 @@ async fn a_receive_call_to_a_fifo_queue_is_repeated_under_its_id() {
             only: vec!["ReceiveMessage".into()],
             ..Faults::default()
         });
-        // Otherwise the groups would be locked for all of the visibility.
+        // Without the id, the groups would stay locked for the whole visibility timeout.
         let loader = world.loader().at(&stub.url()).env("LOADER_QUEUE", "logins.fifo");
         let loader = loader.options("--drain --pollers 2 --visibility 600").start();
         eventually("lost answers", async || stub.counters().calls.get("ReceiveMessage") >= Some(&3)).await;
@@ -129,7 +130,7 @@ async fn a_receive_call_to_a_fifo_queue_is_repeated_under_its_id() {
     .await;
 }
 
-/// Most bytes of physical memory that a process has taken so far.
+/// Returns the peak physical memory of a process, in bytes.
 fn peak_memory(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -150,7 +151,7 @@ async fn the_peak_stays_below_128_megabytes(small: usize) {
     const LARGE: usize = 160;
     World::run(async |world| {
         let stub = stub();
-        // While these come in, there get to be as many pollers as there may be.
+        // While these small messages come in, the number of pollers grows to its maximum.
         stub.fill(&world.name, small, event);
         stub.fill(&world.name, LARGE, |n| large_event(small + n, MEGABYTE));
         // Nothing is stored yet, so the loader receives as much as it ever holds.
@@ -177,7 +178,7 @@ async fn the_peak_stays_below_128_megabytes(small: usize) {
 async fn a_message_larger_than_all_room_for_bodies_is_stored() {
     World::run(async |world| {
         let stub = stub();
-        // With so small a batch there is room for 12 MiB of bodies.
+        // With such a small batch there's room for 12 MiB of bodies.
         stub.fill(&world.name, 3, |n| large_event(n, 14 * MEGABYTE));
         let loader = world.loader().at(&stub.url()).options("--batch-bytes 1").start();
         eventually("an empty queue", async || stub.depth(&world.name).unwrap().total() == 0).await;

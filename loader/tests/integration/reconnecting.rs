@@ -1,4 +1,4 @@
-//! A database that goes away, hangs, or takes no writes: the loader goes on when it is back.
+//! A database that disappears, hangs or takes no writes: the loader continues once it's back.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ async fn an_unanswered_commit_is_not_followed_by_a_delete() {
         );
         let options = "--drain --batch-size 30 --linger 20000 --writers 1";
         let loader = world.loader().through(&proxy).env("DATABASE_URL", &url).options(options).start();
-        // The transaction is committed, and the answer is on its way for ever.
+        // The transaction is committed, but its answer never arrives.
         swallower.commit_seen().await;
         eventually("the rows", async || world.logins().await == 30).await;
         assert_eq!(proxy.deletes().len(), 0, "delete calls");
         swallower.close();
-        // Only another transaction, whose COMMIT is answered, shows that all are there.
+        // Only another transaction, whose COMMIT is answered, proves that all messages are stored.
         let ended = loader.end().await.expect(0).says(&["COMMIT", "not confirmed", "trying again"]);
         assert_eq!(ended.summary(), Summary::duplicate(30));
         assert_eq!(world.queue.depth().await, Depth::EMPTY);
@@ -39,7 +39,7 @@ async fn a_batch_that_hangs_is_tried_again_on_another_connection() {
         world.queue.send(&events(30)).await;
         let loader = world.loader().options("--drain --store-timeout 3").start();
         let first = world.backends_in_copy(1).await[0];
-        // What hangs is cancelled, or it would stand in the way of what comes after it.
+        // The loader cancels the batch that hangs, which would otherwise block its successor.
         eventually("another connection", async || {
             let backends = world.backends_in_copy(1).await;
             backends[0] != first
@@ -59,7 +59,7 @@ async fn a_database_that_takes_no_writes_is_waited_for() {
         let proxy = Proxy::start().await;
         let loader = world.loader().through(&proxy).start();
         world.ready(1).await;
-        // As after a failover: the session ends, and the next is one that only reads.
+        // Imitates a failover: the session ends, and the next one is read-only.
         world
             .sql(&format!(
                 "ALTER ROLE {0} SET default_transaction_read_only TO on;
@@ -68,7 +68,7 @@ async fn a_database_that_takes_no_writes_is_waited_for() {
             ))
             .await;
         world.queue.send(&events(30)).await;
-        eventually("all in hand", async || proxy.deliveries().len() == 30).await;
+        eventually("all in flight", async || proxy.deliveries().len() == 30).await;
         // Time for some tries.
         sleep(Duration::from_secs(2)).await;
         assert_eq!((world.logins().await, proxy.deletes().len()), (0, 0), "stored, delete calls");
@@ -82,7 +82,7 @@ async fn a_database_that_takes_no_writes_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_no_messages_fault() {
+async fn a_refused_login_blames_no_message() {
     World::run(async |world| {
         let link = Link::to(&format!("{}:{}", setting("PGHOST"), setting("PGPORT"))).await;
         let (name, password) = (&world.name, &world.password);
@@ -93,7 +93,7 @@ async fn a_refused_login_is_no_messages_fault() {
         world.queue.send(&events(30)).await;
         eventually("some tries", async || loader.said().matches("refused the connection").count() > 4).await;
         link.mend();
-        // What had been left would not come back before the end of its visibility, which is an hour.
+        // A message that was given up wouldn't come back before its visibility timeout ends, after an hour.
         eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
         let ended = loader.stop().await.expect(0).says(&["XX000", "trying again", "messages_left=0"]);
         assert_eq!(ended.summary(), Summary::stored(30));
@@ -115,7 +115,7 @@ async fn after_a_quiet_night_no_batch_finds_a_lost_connection() {
         assert_eq!(world.number(end, &[&world.name]).await, 4);
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
         eventually("their end", async || world.number(sessions, &[&world.name]).await == 0).await;
-        // The news has to reach the loader.
+        // The loader needs time to notice.
         sleep(Duration::from_secs(1)).await;
         world.queue.send(&events(80)[40..]).await;
         eventually("an empty queue", async || world.queue.depth().await == Depth::EMPTY).await;
@@ -129,7 +129,7 @@ async fn after_a_quiet_night_no_batch_finds_a_lost_connection() {
 #[tokio::test]
 async fn of_several_hosts_the_one_that_takes_writes_is_used() {
     World::run(async |world| {
-        // As a standby: it lets the role in, and takes no writes.
+        // Imitates a standby: it lets the role in and takes no writes.
         let servers = OwnServers::start("standby-host", &[]);
         let (name, password) = (&world.name, &world.password);
         let session = servers.connect().await;
@@ -140,7 +140,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used() {
         );
         session.batch_execute(&role).await.unwrap();
         let (reads, writes) = (servers.setting("PGPORT"), setting("PGPORT"));
-        // And one that is not up: nothing listens on the first of all ports.
+        // A further host is down: nothing listens on port 1.
         let url =
             format!("postgres://{name}:{password}@127.0.0.1:1,127.0.0.1:{reads},127.0.0.1:{writes}/{name}");
         world.queue.send(&events(10)).await;
@@ -153,7 +153,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used() {
 #[tokio::test]
 async fn conflicts_with_other_transactions_are_tried_again() {
     World::run(async |world| {
-        // A sequence counts on, whatever is rolled back. The first try is the trial of the start.
+        // A rollback doesn't reset a sequence. The first value goes to the trial at the start.
         world
             .sql(
                 "CREATE SEQUENCE tries;

@@ -1,4 +1,4 @@
-//! `loader redrive`: rejects go back into the inbox, inside the database.
+//! `loader redrive`: rejects go back into the inbox without leaving the database.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +9,10 @@ use tokio_postgres::types::ToSql;
 
 use crate::common::{Canary, Loader, World, base64, setting};
 
-/// What mends the cause of `too_long`.
+/// Removes the cause of the rejects from `too_long`.
 const MEND: &str = "ALTER TABLE user_logins ALTER COLUMN locale TYPE varchar(64)";
 
-/// Events with a value that is too long for its column.
+/// Returns events with a value that is too long for its column.
 fn too_long(count: usize) -> Vec<String> {
     let locale = "x".repeat(40);
     (0..count)
@@ -20,7 +20,7 @@ fn too_long(count: usize) -> Vec<String> {
         .collect()
 }
 
-/// Has the loader receive these events, all of which become rejects.
+/// Makes the loader receive these events, all of which must become rejects.
 async fn reject(world: &World, events: &[String]) {
     let before = world.rejects().await;
     world.queue.send(events).await;
@@ -28,7 +28,7 @@ async fn reject(world: &World, events: &[String]) {
     assert_eq!(world.rejects().await, before + events.len());
 }
 
-/// `loader redrive` as a role that may do that and nothing else.
+/// Returns `loader redrive` under a role that may redrive and do nothing else.
 async fn redrive(world: &World, options: &str) -> Loader {
     let role = format!("{}_redriver", world.name);
     let exists = world.number("SELECT count(*) FROM pg_roles WHERE rolname = $1", &[&role]).await;
@@ -100,7 +100,7 @@ async fn rejects_are_chosen_by_age_and_by_message_id() {
 }
 
 #[tokio::test]
-async fn what_is_stored_leaves_the_rejects_in_the_same_transaction() {
+async fn a_stored_reject_is_deleted_in_the_same_transaction() {
     World::run(async |world| {
         reject(world, &too_long(3)).await;
         world.sql(MEND).await;
@@ -108,7 +108,7 @@ async fn what_is_stored_leaves_the_rejects_in_the_same_transaction() {
         assert!(dry.ends_with("nothing was changed: taken 3, stored 3, duplicate 0, rejected 0"), "{dry}");
         assert_eq!((world.logins().await, world.rejects().await), (0, 3));
 
-        // Broken off between the delete and the insert.
+        // The statement is aborted between the delete and the insert.
         let lock = world.lock_logins().await;
         let broken_off = redrive(world, "--all").await.env("PGOPTIONS", "-c statement_timeout=300");
         broken_off.end().await.expect(4).says(&["57014", "What was committed before stays so"]);
@@ -164,7 +164,7 @@ async fn no_event_passes_through_the_loader_on_redrive() {
     .await;
 }
 
-/// A port that leads to the database, and all that goes through it in both directions.
+/// Opens a port that leads to the database, and records all bytes in both directions.
 async fn tap() -> (u16, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -182,7 +182,7 @@ async fn tap() -> (u16, Arc<Mutex<Vec<u8>>>) {
     (port, heard)
 }
 
-/// Passes on what comes, and writes it down.
+/// Passes bytes on and records them.
 async fn listen(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, heard: Arc<Mutex<Vec<u8>>>) {
     let mut buffer = [0; 8192];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {

@@ -1,4 +1,4 @@
-//! A table is moved to another scheme while it is in use.
+//! A table changes to another scheme while it's in use.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,7 +25,7 @@ async fn remasking_goes_on_where_it_was_broken_off_while_events_come_in() {
     let ((), newest) = tokio::join!(
         async {
             let broken_off = servers.connect().await;
-            // In the middle it has to wait, so that there it is broken off.
+            // A lock makes the remasking wait in the middle, so that it's interrupted there.
             let watching = servers.connect().await;
             let middle =
                 format!("BEGIN; SELECT FROM user_logins WHERE user_id = '{}' FOR UPDATE", LOGINS / 2);
@@ -39,7 +39,7 @@ async fn remasking_goes_on_where_it_was_broken_off_while_events_come_in() {
                 .await;
                 let (done, remasked) = progress(&watching).await.unwrap();
                 assert!(done > 0 && remasked > 0 && remasked < LOGINS, "{done} blocks done, {remasked} rows");
-                // As when the machine is gone: Postgres ends all sessions and recovers.
+                // Imitates the loss of the machine: `PostgreSQL` ends all sessions and recovers.
                 let backend: i32 = watching.query_one(waiting, &[]).await.unwrap().get(0);
                 Command::new("kill").args(["-9", &backend.to_string()]).status().unwrap();
             });
@@ -51,7 +51,7 @@ async fn remasking_goes_on_where_it_was_broken_off_while_events_come_in() {
             remask(&session, 512).await.unwrap();
             enough.store(true, Relaxed);
         },
-        // Meanwhile events come in, masked as they are to be from now on; those that are not acknowledged come again.
+        // Meanwhile events arrive, masked with the new scheme. Events that aren't acknowledged come again.
         async {
             let mut next = LOGINS + 1;
             while !enough.load(Relaxed) {
@@ -89,7 +89,7 @@ async fn remask(session: &Client, blocks: i32) -> Result<(), tokio_postgres::Err
     session.batch_execute(&format!("CALL remask_column('user_logins', 'masked_ip', {blocks})")).await
 }
 
-/// The blocks that are done, and the rows that were re-masked, as another session sees it.
+/// Returns the blocks done and the rows re-masked, as another session sees them.
 async fn progress(session: &Client) -> Option<(i64, i64)> {
     let progress =
         "SELECT blocks_done, remasked FROM remask_progress WHERE relation = 'user_logins'::regclass";

@@ -1,4 +1,4 @@
-//! The inbox stays the one that the loader found when it started: another view in its place gets no event.
+//! The loader keeps the inbox that it found when it started. A view that replaces it gets no event.
 
 use crate::common::{Depth, Loader, Summary, World, events, eventually};
 
@@ -115,7 +115,7 @@ async fn a_new_connection_takes_no_other_inbox() {
              GRANT INSERT ON {inbox} TO login_loader;"
         )
     };
-    // A real inbox, so that nothing else is wrong with it.
+    // A real inbox, so that it differs in nothing but its identity.
     let again = format!("DROP VIEW s.login_inbox; {}", attach("s.login_inbox", "login_owner"));
     for (change, word) in [(&*again, "another view"), ("DROP VIEW s.login_inbox", "dropped or renamed")] {
         World::run(async |world| {
@@ -129,7 +129,7 @@ async fn a_new_connection_takes_no_other_inbox() {
             loader.end().await.expect(6).says(&[word, "Restart the loader"]);
             assert_nothing_was_sent(world).await;
             assert_eq!(world.logins().await, 0);
-            // A restart takes it.
+            // A restarted loader accepts the new inbox.
             if change == again {
                 let ended = self::loader(world).until_empty(&world.queue).await.expect(0);
                 assert_eq!(ended.summary(), Summary::stored(10));
@@ -140,7 +140,7 @@ async fn a_new_connection_takes_no_other_inbox() {
 }
 
 #[tokio::test]
-async fn an_inbox_before_the_one_that_is_meant_gets_no_event_however_its_name_is_written() {
+async fn an_inbox_earlier_in_the_search_path_gets_no_event() {
     World::run(async |world| {
         let role = &world.name;
         world
@@ -167,7 +167,7 @@ async fn an_inbox_before_the_one_that_is_meant_gets_no_event_however_its_name_is
 #[tokio::test]
 async fn the_look_at_our_statements_leaves_those_of_others_to_the_next_library() {
     World::run(async |world| {
-        // What pg_stat_statements does after parse analysis is to put $1 in the place of a constant.
+        // After parse analysis, `pg_stat_statements` replaces a constant with $1.
         let session = world.session().await;
         session
             .batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements; SELECT mask_pii('a value')")

@@ -1,10 +1,11 @@
-//! Nothing that the loader runs with its own rights is found on a search path.
+//! The loader runs nothing with its own privileges that is found on a search path.
 
 use crate::common::{World, demo_events, events};
 
-/// Doubles of the functions and operators of `pg_catalog`, and operators that fit better than any of `pg_catalog`. Each
-/// does what its model does. With the session's own rights it raises an error, and a sequence remembers which one it was: a
-/// rollback doesn't reset that. Rights that the extension lends are the extension's to guard.
+/// Doubles of the functions and operators of `pg_catalog`, and operators that match better than any in `pg_catalog`. Each
+/// does what its model does. With the session's own privileges it raises an error instead, and a sequence records which
+/// double it was, because a rollback doesn't reset a sequence. Privileges that the extension lends are the extension's to
+/// guard.
 const TRAP: &str = r#"
     CREATE SCHEMA trap;
     GRANT USAGE ON SCHEMA trap TO PUBLIC;
@@ -55,7 +56,7 @@ const TRAP: &str = r#"
         END LOOP;
     END $do$"#;
 
-/// The last double that ran, if any did.
+/// Returns the last double that ran, if any did.
 async fn caught(world: &World) -> Option<String> {
     let query = "SELECT last_value::oid::regprocedure::text FROM trap.caught WHERE is_called";
     let row = world.db.query_opt(query, &[]).await.unwrap();
@@ -86,7 +87,7 @@ async fn nothing_on_the_search_path_stands_in_for_the_catalogs_own() {
         };
         run("check --json").await;
         run("--dry-run").await;
-        // Stored, duplicate and rejected, so that every statement of a batch runs.
+        // The batch has events to store and to reject, so that every statement of a batch runs.
         let mut batch = demo_events();
         batch.extend(events(5));
         batch.push("broken".into());

@@ -1,4 +1,4 @@
-//! What the service manager is told, by `sd_notify(3)`.
+//! Messages to the service manager via `sd_notify(3)`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -26,7 +26,7 @@ impl Manager {
         Self { socket: tokio::net::UnixDatagram::from_std(socket).unwrap(), address: format!("@{name}") }
     }
 
-    /// The next message; none if none comes within so many seconds.
+    /// Returns the next message, or `None` if there's none within `seconds`.
     async fn hears_within(&self, seconds: u64) -> Option<String> {
         let mut buffer = [0; 4096];
         let length =
@@ -34,7 +34,7 @@ impl Manager {
         Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
-    /// The next message.
+    /// Returns the next message, within 30 s.
     async fn hears(&self) -> String {
         self.hears_within(30).await.expect("a message to the service manager")
     }
@@ -45,7 +45,7 @@ async fn readiness_is_told_once_both_sides_were_looked_at() {
     World::run(async |world| {
         let manager = Manager::listen();
         let loader = || world.loader().env("NOTIFY_SOCKET", &manager.address);
-        // A database that takes connections and says nothing.
+        // A database that accepts connections and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nowhere = format!("postgres://u@{}/d", silent.local_addr().unwrap());
         let waiting = loader().env("DATABASE_URL", &nowhere).start();
@@ -82,7 +82,7 @@ async fn the_watchdog_hears_that_the_loader_lives_until_it_has_ended() {
         };
         let running = loader().after("export WATCHDOG_PID=$$").start();
         assert_eq!(manager.hears().await, READY);
-        // A database that keeps it waiting is no reason to kill it.
+        // A database that keeps the loader waiting is no reason to kill it.
         world.backends_in_copy(1).await;
         for _ in 0..3 {
             assert_eq!(manager.hears_within(2).await.as_deref(), Some("WATCHDOG=1"));
@@ -98,7 +98,7 @@ async fn the_watchdog_hears_that_the_loader_lives_until_it_has_ended() {
         assert_eq!(running.end().await.expect(0).summary().stored, 10);
         while manager.hears_within(1).await.is_some() {}
 
-        // Another process is meant.
+        // The watchdog belongs to another process.
         let running = loader().env("WATCHDOG_PID", "1").start();
         assert_eq!(manager.hears().await, READY);
         assert_eq!(manager.hears_within(1).await, None);
@@ -108,12 +108,12 @@ async fn the_watchdog_hears_that_the_loader_lives_until_it_has_ended() {
 }
 
 #[tokio::test]
-async fn a_service_manager_that_is_not_there_is_no_reason_to_stop() {
+async fn the_loader_runs_on_without_a_service_manager() {
     World::run(async |world| {
         world.queue.send(&events(10)).await;
         let loader = world.loader().env("NOTIFY_SOCKET", "/nowhere/notify");
         let ended = loader.until_empty(&world.queue).await.expect(0);
-        assert_eq!(ended.says(&["NOTIFY_SOCKET", "cannot be told"]).summary().stored, 10);
+        assert_eq!(ended.says(&["NOTIFY_SOCKET", "no messages to the service manager"]).summary().stored, 10);
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! A loader that is up before its database or its queue.
+//! A loader that starts before its database or its queue.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::common::{
 };
 
 const METRICS: &str = "--metrics-address 127.0.0.1:0";
-/// In the way that a test can pass: `--wait-for-start` is longer than any test.
+/// Waits for longer than any test runs.
 const WAIT: &str = "--wait-for-start 600";
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_queue_service_that_boots_slower_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_for_good_is_not_waited_for() {
+async fn a_start_does_not_wait_on_a_permanent_error() {
     World::run(async |world| {
         let loader = || world.loader().options(WAIT);
         let (password, name) = (&world.password, &world.name);
@@ -83,12 +83,12 @@ async fn what_is_wrong_for_good_is_not_waited_for() {
 #[tokio::test]
 async fn a_region_that_is_not_there_yet_is_waited_for() {
     World::run(async |world| {
-        // So it is where the region comes from the instance metadata, and that service is not up.
+        // Without a region or an endpoint, as when the instance metadata service provides the region and isn't up yet.
         let loader = || {
             let loader = world.loader().without("AWS_REGION").without("AWS_ENDPOINT_URL");
             loader.env("AWS_EC2_METADATA_DISABLED", "true")
         };
-        // Only a loader that ends with 2 is never started again.
+        // Exit code 3 lets systemd start the loader again: the unit's `RestartPreventExitStatus` is 2, 5 and 6.
         loader().end().await.expect(3).says(&["no AWS region"]);
         let waiting = loader().options(WAIT).start();
         eventually("a second try", async || waiting.said().matches("no AWS region").count() > 1).await;

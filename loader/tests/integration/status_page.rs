@@ -10,13 +10,13 @@ use crate::common::{Canary, Depth, World, eventually, request};
 
 const METRICS: &str = "--metrics-address 127.0.0.1:0";
 
-/// Chromium with a folder of its own, which goes with it.
+/// Chromium with its own folder. Dropping this removes the folder.
 struct Browser {
     folder: PathBuf,
 }
 
 impl Browser {
-    /// None where it isn't installed: `dev/install tests` says so then.
+    /// Returns `None` if Chromium isn't installed. `dev/install tests` reports that.
     fn find() -> Option<Self> {
         let path = env::var_os("PATH").unwrap();
         env::split_paths(&path).find(|folder| folder.join("chromium").exists())?;
@@ -25,8 +25,8 @@ impl Browser {
         Some(Self { folder })
     }
 
-    /// Opens `url`, an origin, in a window as wide as a phone. Returns the document as it is then, and every URL that it
-    /// asked for.
+    /// Opens `url`, an origin, in a window as wide as a phone. Returns the resulting document and every URL that it
+    /// requested.
     async fn open(&self, url: &str) -> (String, Vec<String>) {
         let net_log = self.folder.join("net.json");
         let mut command = Command::new("chromium");
@@ -53,7 +53,8 @@ impl Drop for Browser {
     }
 }
 
-/// The URLs of the requests in a log of Chromium's network stack: those of pages of `origin`, and not the browser's own.
+/// Returns the requested URLs in a log of Chromium's network stack: requests by pages of `origin`, not by the browser
+/// itself.
 fn requests(net_log: &Path, origin: &str) -> Vec<String> {
     let log: Value = serde_json::from_str(&fs::read_to_string(net_log).unwrap()).unwrap();
     let started = &log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"];
@@ -74,7 +75,8 @@ fn cell<'p>(page: &'p str, name: &str) -> &'p str {
     rest.split_once("</td>").unwrap().0
 }
 
-/// A document that shows `page` in a frame as wide as a phone, and says how wide that is and how wide it wants to be.
+/// Returns a document that shows `page` in a frame as wide as a phone. It reports the frame's width and the width that the
+/// page wants.
 fn measuring(page: &str) -> String {
     let escaped = page.replace('&', "&amp;").replace('"', "&quot;");
     format!(
@@ -108,7 +110,7 @@ async fn a_browser_shows_the_status_page_on_a_phone() {
             assert!(!page.contains(secret), "{page}");
         }
 
-        // Where it isn't installed, `dev/install tests` has said so.
+        // If Chromium isn't installed, `dev/install tests` has reported that.
         let Some(browser) = Browser::find() else { return };
         let (shown, requests) = browser.open(&url).await;
         assert!(shown.contains("<p id=\"state\" class=\"good\">running</p>"), "{shown}");

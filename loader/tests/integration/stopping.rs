@@ -1,10 +1,10 @@
-//! SIGTERM and SIGINT: nothing is lost, nothing is doubled, and nothing stays hidden.
+//! SIGTERM and SIGINT: no message is lost, stored twice or left hidden.
 
 use std::time::{Duration, Instant};
 
 use crate::common::{Depth, Link, Proxy, World, events, eventually, setting};
 
-/// Enough that the first batches are stored long before the last messages are received.
+/// Enough messages that the first batches are stored long before the last messages are received.
 const MESSAGES: usize = 2000;
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn stop_in_mid_load(signal: &'static str) {
         assert!(depth.visible > 0, "the signal came too late to show anything");
         assert_eq!(depth, Depth::visible(MESSAGES - stored), "what is not stored can be received at once");
         let summary = ended.summary();
-        assert_eq!((summary.stored, summary.deleted), (stored, stored), "what was in hand is finished");
+        assert_eq!((summary.stored, summary.deleted), (stored, stored), "what was in flight is finished");
         assert_eq!(summary.received, stored, "what was received is finished");
 
         let second = world.loader().until_empty(&world.queue).await.expect(0).summary();
@@ -44,7 +44,7 @@ async fn stop_in_mid_load(signal: &'static str) {
 }
 
 #[tokio::test]
-async fn what_the_grace_is_too_short_for_is_made_visible_again() {
+async fn messages_unfinished_at_the_end_of_the_grace_are_made_visible_again() {
     World::run(async |world| {
         let proxy = Proxy::start().await;
         let lock = world.lock_logins().await;
@@ -56,7 +56,7 @@ async fn what_the_grace_is_too_short_for_is_made_visible_again() {
         assert_eq!(world.queue.depth().await, Depth::visible(30));
         assert_eq!(proxy.deletes().len(), 0, "delete calls");
 
-        // The batch that was given up must not be stored later.
+        // The batch that the loader has given up must not be stored later.
         lock.batch_execute("COMMIT").await.unwrap();
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
         eventually("the end of its session", async || world.number(sessions, &[&world.name]).await == 0)
@@ -67,7 +67,7 @@ async fn what_the_grace_is_too_short_for_is_made_visible_again() {
 }
 
 #[tokio::test]
-async fn a_stop_gives_back_at_once_what_no_connection_can_store() {
+async fn a_stop_gives_messages_back_at_once_when_no_connection_can_store_them() {
     World::run(async |world| {
         for silent in [false, true] {
             let proxy = Proxy::start().await;
@@ -90,7 +90,7 @@ async fn a_stop_gives_back_at_once_what_no_connection_can_store() {
             assert!(took < Duration::from_secs(10), "{took:?}, silent: {silent}\n{}", ended.stderr);
             assert_eq!(world.queue.depth().await, Depth::visible(30));
             assert_eq!((world.logins().await, proxy.deletes().len()), (0, 0), "stored, delete calls");
-            // What is left is no worse for it.
+            // The messages that were given back can still be stored.
             let second = world.loader().until_empty(&world.queue).await.expect(0).summary();
             assert_eq!(second.stored, 30);
             world.sql("TRUNCATE user_logins").await;

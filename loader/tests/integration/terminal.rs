@@ -1,4 +1,4 @@
-//! What a drain shows at a terminal, and elsewhere.
+//! The display of a drain at a terminal and elsewhere.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use sqs_stub::{Options, Server};
 use crate::common::{Loader, World, event};
 
 const MESSAGES: usize = 3000;
-/// Erases the line that the cursor is in.
+/// Escape sequence that erases the cursor's line.
 const ERASE: &str = "\x1b[2K";
 
-/// A server whose calls take their time, so that there is something to see. An event of a hundred is none, which is logged.
+/// Creates a server with slow calls, so that there's something to see. One message in a hundred isn't an event, which is
+/// logged.
 fn slow() -> Server {
     let stub = Server::start(Options { delay: Duration::from_millis(100), ..Options::default() }).unwrap();
     stub.fill("slow", MESSAGES, |n| if n % 100 == 0 { "{}".to_owned() } else { event(n) });
@@ -55,7 +56,7 @@ async fn a_drain_shows_rate_and_time_left() {
                 assert_eq!(percent, (done * 100 / total).min(100), "{bar}");
             }
             assert!(bars.iter().any(|bar| wanted.iter().all(|part| bar.contains(part))), "{shown}");
-            // Whatever else is there is a whole line of the log, and in the end what scripts read.
+            // All other output is whole log lines. The last line is the summary that scripts read.
             let (last, log) = lines.split_last().unwrap();
             assert!(log.iter().all(|line| line.starts_with("20") && !line.contains('\x1b')), "{shown}");
             assert!(log.iter().filter(|line| line.contains("batch committed")).count() > 5, "{shown}");
@@ -73,7 +74,7 @@ async fn where_nothing_can_be_drawn_a_drain_logs_lines() {
         assert_eq!(ended.summary().deleted, MESSAGES);
         assert!(!ended.stderr.contains(['\x1b', '\r']), "{}", ended.stderr);
 
-        // A terminal that can do no more than a typewriter.
+        // A dumb terminal, which can't move its cursor.
         let stub = slow();
         let ended = drain(world, &stub).at_a_terminal(80).env("TERM", "dumb").end().await.expect(0);
         assert!(ended.stdout.contains("draining left=3000"), "{}", ended.stdout);

@@ -1,4 +1,4 @@
-//! Connections to `PostgreSQL`: TLS, and where passwords come from. What can be compared with libpq is: by psql, with the
+//! Connections to `PostgreSQL`: TLS, and the sources of passwords. Where a comparison with libpq is possible, psql gets the
 //! same variables.
 
 use std::fs;
@@ -13,14 +13,14 @@ use crate::common::{Outcome, PASSWORD, Turn, event, eventually, setting};
 
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// Refused by the certificate, with these words.
+/// Asserts that the loader refuses the server's certificate, with these words.
 async fn is_refused(turn: &Turn, variables: &[(&str, &str)], words: &[&str]) {
     let (ended, outcome) = turn.try_loader("either", variables).await;
     assert_eq!(outcome, Outcome::Refused);
     ended.expect(4).says(words);
 }
 
-/// Let in with TLS.
+/// Asserts that the loader is let in with TLS.
 async fn is_let_in(turn: &Turn, variables: &[(&str, &str)]) {
     let (ended, outcome) = turn.try_loader("either", variables).await;
     assert_eq!(outcome, Outcome::Tls, "{}", ended.output());
@@ -80,11 +80,11 @@ async fn a_wrong_ca_is_refused_and_said() {
         is_refused(&turn, &[("PGSSLMODE", mode), ("PGSSLROOTCERT", &other)], &words).await;
         is_let_in(&turn, &[("PGSSLMODE", mode), ("PGSSLROOTCERT", &ca)]).await;
     }
-    // Several may stand in one file.
+    // One file may hold several CAs.
     let both = fs::read_to_string(&other).unwrap() + &fs::read_to_string(&ca).unwrap();
     let both = turn.server.file("both.crt", &both);
     is_let_in(&turn, &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &both)]).await;
-    let words = ["not signed by a CA which this system trusts", "sslrootcert"];
+    let words = ["not signed by a CA that this system trusts", "sslrootcert"];
     let system = [("PGSSLROOTCERT", "system"), ("SSL_CERT_FILE", &*other)];
     is_refused(&turn, &system, &words).await;
     is_let_in(&turn, &[("PGSSLROOTCERT", "system"), ("SSL_CERT_FILE", &ca)]).await;
@@ -164,17 +164,17 @@ async fn roots_and_revocation_lists_count_as_with_libpq() {
         ("good", "expired_ca.crt", "", Outcome::Refused),
         // A pinned certificate signs no others.
         ("by_none", "no_ca.crt", "", Outcome::Refused),
-        // Nor does one that a CA has signed stand for itself; beside that CA it is of no harm.
+        // A certificate that a CA has signed isn't a root itself. In one file with its CA it does no harm.
         ("good", "server.crt", "", Outcome::Refused),
         ("good", "ca_and_server.crt", "", Outcome::Tls),
         ("by_another", "both_cas.crt", "", Outcome::Tls),
         ("by_another", "both_cas.crt", "of_both.crl", Outcome::Tls),
         ("by_another", "both_cas.crt", "of_both_revoked.crl", Outcome::Refused),
-        // Of two lists the newer one counts, wherever it stands.
+        // If there are two lists of one CA, the newer one counts, whatever their order.
         ("good", "ca.crt", "newer_last.crl", Outcome::Refused),
         ("good", "ca.crt", "newer_first.crl", Outcome::Refused),
         ("good", "ca.crt", "older.crl", Outcome::Tls),
-        // Nor is one that is trusted as what it is trusted where no list says that it is not revoked.
+        // Even a certificate that is a trusted root itself is refused if no list from its issuer says that it isn't revoked.
         ("self_signed", "self_signed.crt", "revoked.crl", Outcome::Refused),
     ] {
         turn.server.take_certificate(certificate).await;
@@ -200,7 +200,7 @@ async fn a_revoked_certificate_is_refused_and_said() {
     let others = turn.server.path("not_revoked.crl");
     is_let_in(&turn, &[variables[0], variables[1], ("PGSSLCRL", &others)]).await;
 
-    // A folder of lists, by the names that OpenSSL looks for.
+    // A folder of lists, named as OpenSSL looks them up.
     let folder = turn.server.path("revocations");
     let variables = [variables[0], variables[1], ("PGSSLCRLDIR", &folder)];
     fs::create_dir(&folder).unwrap();
@@ -209,7 +209,7 @@ async fn a_revoked_certificate_is_refused_and_said() {
         fs::copy(list, format!("{folder}/list.pem")).unwrap();
     };
     replace(&revoked);
-    // Nothing is ever revoked by lists that nobody finds.
+    // Lists under other names would never be found, so nothing would ever be revoked. The loader refuses such a folder.
     let (ended, _) = turn.try_loader("either", &variables).await;
     ended.expect(4).says(&["sslcrldir: ", &folder, "openssl rehash"]);
     rehash();
@@ -223,7 +223,7 @@ async fn a_revoked_certificate_is_refused_and_said() {
 #[tokio::test]
 async fn a_server_without_tls_is_refused_where_tls_is_asked_for() {
     let turn = Turn::wait().await;
-    // The server of all tests has none.
+    // The shared test server has no TLS.
     let (host, port) = (setting("PGHOST"), setting("PGPORT"));
     let variables = [("PGHOST", &*host), ("PGHOSTADDR", ""), ("PGPORT", &port), ("PGSSLMODE", "require")];
     is_refused(&turn, &variables, &["does not offer TLS", "ssl = on"]).await;
@@ -256,21 +256,22 @@ async fn a_client_certificate_lets_in() {
         assert_eq!(outcome, Outcome::Refused);
         ended.expect(4).says(&["client certificate", "PGSSLCERT", "PGSSLKEY"]);
     }
-    // A stranger's: the server may break off before we hear why, which is then in its log.
+    // A stranger's certificate. The server may close the connection before the loader reads the reason, which its log then
+    // holds.
     let (stranger, its_key) = (path("stranger.crt"), path("stranger.key"));
     let strangers = [("PGSSLCERT", &*stranger), ("PGSSLKEY", &*its_key), ("PGSSLMODE", "require")];
     let (ended, outcome) = turn.try_loader("by_certificate", &strangers).await;
     assert_eq!(outcome, Outcome::Refused);
     ended.expect(4).says(&["does not accept the client certificate", &stranger, "ssl_ca_file"]);
 
-    // Keys that cannot be used.
+    // Keys that can't be used.
     let encrypted = turn.server.file(
         "encrypted.key",
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nc2VjcmV0a2V5\n-----END ENCRYPTED PRIVATE KEY-----\n",
     );
     let broken = turn.server.file("broken.key", "-----BEGIN PRIVATE KEY-----\nsecretkey!\n");
     let open = turn.server.file("open.key", &fs::read_to_string(&key).unwrap());
-    // Root's own may be read by a group.
+    // A group may read a key that root owns, so this one is readable by everyone.
     fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
     for (key, words) in [
         (&encrypted, ["is encrypted", "openssl pkey"]),
@@ -296,7 +297,7 @@ async fn passwords_come_from_a_passfile_as_with_libpq() {
         (format!("localhost:{port}:postgres:either:{escaped}"), 0o600, true),
         (format!("# a comment\n*:*:*:other:no\n*:{port}:*:*:{escaped}\n*:*:*:*:no\n"), 0o600, true),
         (format!("*:*:*:*:no\nlocalhost:{port}:postgres:either:{escaped}"), 0o600, false),
-        // By the name, and not by the address.
+        // The line must match the host name, not the address.
         (format!("127.0.0.1:*:*:*:{escaped}"), 0o600, false),
         (format!("*:*:*:*:{PASSWORD}"), 0o600, false),
         (format!("*:*:*:*:{escaped}"), 0o644, false),
@@ -318,7 +319,7 @@ async fn passwords_come_from_a_passfile_as_with_libpq() {
         }
         assert_eq!(output.contains("group or others have access"), mode == 0o644, "{output}");
     }
-    // In its place in the home directory.
+    // The default file in the home directory.
     turn.server.file("home/.pgpass", &format!("*:*:*:either:{escaped}"));
     is_let_in(&turn, &[("PGPASSWORD", "")]).await;
     fs::remove_file(turn.server.path("home/.pgpass")).unwrap();
@@ -333,12 +334,12 @@ async fn a_service_names_the_server_as_with_libpq() {
         "[full]\n{here}\nuser=either\npassword={PASSWORD}\nsslmode=require\n[part]\nport=1\n[bad]\nnosuch=1\n"
     );
     let file = turn.server.file("services", &text);
-    // Nothing else says where it is.
+    // Nothing else says where the server is.
     let none =
         ["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"].map(|name| (name, ""));
     for (service, variables, expected) in [
         ("full", &none[..], Outcome::Tls),
-        // The service goes before the environment.
+        // The service overrides the environment.
         ("full", &[("PGPORT", "1"), ("PGSSLMODE", "disable")], Outcome::Tls),
         ("part", &[], Outcome::Refused),
         ("bad", &[], Outcome::Refused),
@@ -381,7 +382,7 @@ async fn no_password_in_log_error_or_process_list() {
     }
     let wrong = turn.loader("either", &variables).env("DATABASE_URL", &url("hunter2"));
     seen += &wrong.options("--dry-run").end().await.expect(4).says(&["refused the password"]).output();
-    // Who gives it on the command line is told not to.
+    // A password on the command line causes a warning.
     let open =
         turn.loader("either", &variables).options(&format!("--dry-run --database-url {}", url(encoded)));
     seen += &open.end().await.expect(0).says(&["WARN", "every user of this machine", "PGPASSFILE"]).output();
@@ -419,7 +420,7 @@ async fn a_certificate_that_is_wrong_for_a_moment_stops_no_running_loader() {
 
 #[tokio::test]
 async fn a_batch_is_cancelled_by_tls_as_well() {
-    /// The first eight bytes of a connection that asks for TLS, and of one that asks for a cancel.
+    /// First eight bytes of a connection that asks for TLS, and of one that asks for a cancel.
     const TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     const CANCEL: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
     let turn = Turn::wait().await;
@@ -469,7 +470,7 @@ async fn tls_without_asking_for_it_begins_with_tls() {
     let (mut client, _) = listener.accept().await.unwrap();
     let mut head = [0; 5];
     client.read_exact(&mut head).await.unwrap();
-    // The record of a handshake, and in it the protocol that PostgreSQL 17 asks to be named.
+    // A handshake record. In it is the protocol name that `PostgreSQL` 17 requires.
     assert_eq!(head[..2], [22, 3]);
     let mut hello = vec![0; u16::from_be_bytes([head[3], head[4]]).into()];
     client.read_exact(&mut hello).await.unwrap();
@@ -482,7 +483,7 @@ async fn tls_without_asking_for_it_begins_with_tls() {
 async fn an_rds_token_takes_the_place_of_the_password_and_needs_tls() {
     let turn = Turn::wait().await;
     let token = ("LOADER_RDS_IAM", "true");
-    // This server wants the password.
+    // This server expects the password.
     let ca = turn.server.path("ca.crt");
     let verified = [token, ("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &*ca)];
     let (ended, _) = turn.try_loader("either", &verified).await;

@@ -1,4 +1,4 @@
-//! Traces: from the producer of a message to the database, as a collector gets them.
+//! Traces from the producer of a message to the database, as a collector receives them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::common::{Proxy, World, event};
 #[cfg(feature = "otlp")]
 mod exported;
 
-/// A trace context of a producer's that is sampled.
+/// Trace context of a producer, with the sampled flag.
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn message_attributes_are_asked_for_only_where_traces_are_exported() {
             proxy.attributes()
         };
         assert_eq!(asked("").await, BTreeSet::new());
-        // Where nobody listens; whoever listens is no matter here.
+        // Nothing listens there, and nothing needs to.
         let with_endpoint = asked("http://127.0.0.1:9").await;
         let both = ["traceparent".to_owned(), "tracestate".to_owned()];
         assert_eq!(with_endpoint, both.into_iter().filter(|_| cfg!(feature = "otlp")).collect());

@@ -1,12 +1,12 @@
-//! A fault of the set-up makes no message a culprit: a trial tells one from the other, before anything is received.
+//! Before anything is received, a trial tells whether the setup has a fault, so that no message is blamed for it.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::common::{Depth, Proxy, Summary, World, event, events, eventually, readyz};
+use crate::common::{Depth, Proxy, Queue, Summary, World, event, events, eventually, readyz};
 
-/// Notes each login in a table that can be dropped.
+/// Copies each login to a table that a test can drop.
 const NOTE: &str = "
     CREATE TABLE noted (user_id text);
     GRANT INSERT ON noted TO login_owner;
@@ -14,7 +14,7 @@ const NOTE: &str = "
         BEGIN INSERT INTO public.noted VALUES (NEW.user_id); RETURN NULL; END $$;
     CREATE TRIGGER note AFTER INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION note();";
 
-/// Notes each login in a table that is chosen by its locale.
+/// Copies each login to a table chosen by its locale.
 const ROUTE: &str = "
     CREATE TABLE audit_en (user_id text);
     GRANT INSERT ON audit_en TO login_owner;
@@ -59,7 +59,7 @@ async fn a_service_waits_for_its_set_up_and_holds_what_it_has() {
         world.sql("ALTER TABLE noted RENAME TO elsewhere").await;
         world.queue.send(&events(400)[10..]).await;
         eventually("a loader that is not ready", async || readyz(&address).await.0 == 503).await;
-        // Until the calls that went on have ended.
+        // Long enough for the calls in flight to end.
         sleep(Duration::from_secs(2)).await;
         let received = proxy.deliveries().len();
         sleep(Duration::from_secs(5)).await;
@@ -72,7 +72,7 @@ async fn a_service_waits_for_its_set_up_and_holds_what_it_has() {
         assert_eq!(ended.stderr.matches("nothing is received until").count(), 1, "{}", ended.stderr);
         let ended = ended.says(&["42P01", "takes events again", "messages_left=0"]);
         assert_eq!(ended.summary(), Summary::stored(400));
-        // Each came once: none was given back, or nearer to the dead-letter queue.
+        // Each message came once: none was given back or moved closer to the dead-letter queue.
         assert_eq!(proxy.deliveries().len(), 400);
         world.assert_each_stored_once(400).await;
     })
@@ -83,7 +83,7 @@ async fn a_service_waits_for_its_set_up_and_holds_what_it_has() {
 async fn one_event_that_misses_a_table_is_a_reject_beside_good_ones() {
     World::run(async |world| {
         world.sql(ROUTE).await;
-        // One row from before, which a trial can copy.
+        // One earlier row, which a trial can copy.
         world
             .sql("INSERT INTO login_inbox (body) VALUES ('{\"user_id\":\"user-0\",\"locale\":\"en\"}')")
             .await;
@@ -148,17 +148,48 @@ async fn a_password_that_changes_under_a_service_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_held_event_is_not_overtaken_by_its_message_group() {
+    World::run(async |world| {
+        world.sql(ROUTE).await;
+        world.sql("ALTER TABLE user_logins ADD CHECK (locale ~ '^[a-z]{2}$')").await;
+        let name = format!("{}.fifo", world.name);
+        let queue = Queue::create_fifo(&name).await;
+        queue.send_to_group("g", &[login(1, "xx"), login(2, "yy")]).await;
+        let loader = world.loader().env("LOADER_QUEUE", &name).options("--pollers 1").start();
+        eventually("held events", async || loader.said().contains("nothing is received until")).await;
+        let audit = |locale: &str| {
+            format!(
+                "CREATE TABLE audit_{locale} (user_id text); GRANT INSERT ON audit_{locale} TO login_owner"
+            )
+        };
+        // The second could be stored now. The first is retried every few seconds, and comes first.
+        world.sql(&audit("yy")).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.logins().await, 0, "the second overtook the first");
+        world.sql(&audit("xx")).await;
+        eventually("an empty queue", async || queue.depth().await == Depth::EMPTY).await;
+        let order = "SELECT string_agg(user_id, ' ' ORDER BY ctid) FROM user_logins";
+        let row = world.db.query_one(order, &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "user-1 user-2");
+        let ended = loader.stop().await.expect(0).says(&["messages_left=0"]);
+        assert_eq!(ended.summary(), Summary::stored(2));
+        queue.delete().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_event_is_held_until_something_tells_whether_the_set_up_works() {
     World::run(async |world| {
         world.sql(ROUTE).await;
-        // It refuses the row of a trial, so triggers after it are not tried.
+        // The constraint refuses the trial's row, so the triggers after it aren't tried.
         world.sql("ALTER TABLE user_logins ADD CHECK (locale ~ '^[a-z]{2}$')").await;
         let loader = world.loader().options("--metrics-address 127.0.0.1:0").start();
         let address = loader.metrics_address().await;
         world.ready(1).await;
         world.queue.send(&[login(1, "xx")]).await;
         eventually("a loader that waits", async || readyz(&address).await.0 == 503).await;
-        // A row that later trials copy.
+        // Later trials copy this row.
         world
             .sql("INSERT INTO login_inbox (body) VALUES ('{\"user_id\":\"user-0\",\"locale\":\"en\"}')")
             .await;

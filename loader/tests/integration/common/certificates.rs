@@ -1,66 +1,66 @@
-//! Certificates, made for a test.
+//! Certificates made for tests.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
-/// A CA. All have the same name, so that only their keys tell them apart.
+/// A CA. CAs from `new` share one name, so only their keys tell them apart.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// The years in which a certificate is valid, from one January to another.
+/// Years of validity, from the first January to the second.
 type Years = (i32, i32);
 
-/// Valid while tests are run.
+/// Valid whenever tests run.
 const NOW: Years = (2020, 4000);
 
 impl Authority {
-    /// A new one.
+    /// Creates a new CA.
     pub(crate) fn new() -> Self {
         Self(CertifiedIssuer::self_signed(ca("Some CA", NOW), KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// One that this one has signed, with the serial number 7.
+    /// Creates an intermediate CA signed by this CA, with serial number 7.
     pub(crate) fn intermediate(&self) -> Self {
         let mut params = ca("Some other CA", NOW);
         params.serial_number = Some(SerialNumber::from(7));
         Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
     }
 
-    /// One whose certificate says that it is none, as that of a server.
+    /// Creates an issuer whose certificate isn't marked as a CA, like a server's certificate.
     pub(crate) fn that_is_none() -> Self {
         let params = params("No CA", &["localhost"], NOW);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Its own certificate as it was long ago, for the same key.
+    /// Returns an expired certificate for this CA's key.
     pub(crate) fn expired_certificate(&self) -> String {
         ca("Some CA", (2010, 2012)).self_signed(self.0.key()).unwrap().pem()
     }
 
-    /// Its own certificate.
+    /// Returns the CA's own certificate.
     pub(crate) fn certificate(&self) -> String {
         self.0.pem()
     }
 
-    /// One that it has signed, with the serial number 7.
+    /// Signs a certificate that is valid now, with serial number 7.
     pub(crate) fn sign(&self, common_name: &str, names: &[&str], key: &KeyPair) -> String {
         self.sign_for(NOW, common_name, names, key)
     }
 
-    /// One for other years.
+    /// Signs a certificate for `years`, with serial number 7.
     pub(crate) fn sign_for(&self, years: Years, common_name: &str, names: &[&str], key: &KeyPair) -> String {
         let mut params = params(common_name, names, years);
         params.serial_number = Some(SerialNumber::from(7));
         params.signed_by(key, &self.0).unwrap().pem()
     }
 
-    /// A list of what it has revoked: what it has signed, or something else.
+    /// Returns a CRL that revokes `serial`. All certificates that `sign` and `intermediate` make have serial number 7.
     pub(crate) fn revocations(&self, serial: u64) -> String {
         self.revocations_of(2021, serial)
     }
 
-    /// One that was made in this year.
+    /// Returns a CRL issued in `year` that revokes `serial`.
     pub(crate) fn revocations_of(&self, year: i32, serial: u64) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),
@@ -80,7 +80,7 @@ impl Authority {
     }
 }
 
-/// A certificate that signed itself and says that it is a CA's, as `openssl req -x509` makes it.
+/// Creates a self-signed certificate that is marked as a CA, like the output of `openssl req -x509`.
 pub(crate) fn self_signed(names: &[&str], key: &KeyPair) -> String {
     let mut params = params("localhost", names, NOW);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

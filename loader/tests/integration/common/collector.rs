@@ -1,4 +1,4 @@
-//! A collector of spans, by OTLP over HTTP.
+//! A collector of spans that arrive via OTLP over HTTP.
 
 use std::io::Result;
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use super::http::Message;
 
 /// A collector that serves until its test ends.
 pub(crate) struct Collector {
-    /// The endpoint that it is.
+    /// URL of the collector, used as the exporter's endpoint.
     pub(crate) url: String,
     exports: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Collector {
-    /// Takes whatever comes.
+    /// Starts a collector that accepts every export.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -34,22 +34,22 @@ impl Collector {
         Self { url, exports }
     }
 
-    /// All that came, as it came.
+    /// Returns the bodies of all exports, undecoded.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.exports.lock().unwrap().iter().flat_map(|export| export.body.clone()).collect()
     }
 
-    /// A header of the first request.
+    /// Returns a header of the first request.
     pub(crate) fn header(&self, name: &str) -> String {
         self.exports.lock().unwrap()[0].header(name).unwrap().to_owned()
     }
 
-    /// The spans, in any order.
+    /// Returns the spans, in any order.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.resources().into_iter().flat_map(|of| of.scope_spans).flat_map(|of| of.spans).collect()
     }
 
-    /// An attribute of what the spans are of.
+    /// Returns an attribute of the resource that the spans belong to.
     pub(crate) fn resource(&self, name: &str) -> Option<String> {
         attribute(&self.resources()[0].resource.as_ref().unwrap().attributes, name)
     }
@@ -63,7 +63,7 @@ impl Collector {
     }
 }
 
-/// The value of an attribute, as text.
+/// Returns the value of an attribute as text.
 pub(crate) fn attribute(attributes: &[KeyValue], name: &str) -> Option<String> {
     let found = attributes.iter().find(|attribute| attribute.key == name)?;
     match found.value.clone()?.value? {

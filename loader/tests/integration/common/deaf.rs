@@ -1,4 +1,4 @@
-//! A client that can stop to read.
+//! A client that can stop reading.
 
 use std::io;
 use std::path::Path;
@@ -14,11 +14,11 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::{World, setting};
 
-/// A session of the world's role by the server's socket, which holds the same number of bytes each time. Its connection is
-/// closed when this is dropped.
+/// A session of the world's role via the server's Unix socket, whose buffers hold a constant number of bytes. Dropping this
+/// closes the connection.
 pub(crate) struct Deaf {
     pub(crate) client: Arc<Client>,
-    /// The bytes that it has read.
+    /// Bytes read so far.
     pub(crate) read: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
     connection: JoinHandle<()>,
@@ -39,13 +39,13 @@ impl Deaf {
             .await
             .unwrap();
         let connection = tokio::spawn(async move {
-            // The test looks at what the server says of it.
+            // The test looks at the server's view of the connection.
             _ = connection.await;
         });
         Self { client: Arc::new(client), read, stopped, connection }
     }
 
-    /// Sends a query, and reads nothing from now on.
+    /// Sends a query and reads nothing from now on.
     pub(crate) fn send_and_read_nothing(&self, query: &str) {
         self.stopped.store(true, Relaxed);
         let (client, query) = (Arc::clone(&self.client), query.to_owned());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// An event that becomes a login.
+/// Returns an event that becomes a login.
 pub(crate) fn event(n: usize) -> String {
     format!(
         r#"{{"user_id":"user-{n}","app_version":"2.3.0","device_type":"android","ip":"10.1.{}.{}","locale":"RU","device_id":"593-47-{n:04}"}}"#,
@@ -11,42 +11,42 @@ pub(crate) fn event(n: usize) -> String {
     )
 }
 
-/// `count` events that become logins.
+/// Returns `count` events that become logins.
 pub(crate) fn events(count: usize) -> Vec<String> {
     (0..count).map(event).collect()
 }
 
-/// The events of the demo, with all their odd cases.
+/// Returns the demo's events, with all their odd cases.
 pub(crate) fn demo_events() -> Vec<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/events.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
-    // A line feed ends a body, and only that: a carriage return may be part of one.
+    // Only a line feed ends a body: a carriage return may be part of one.
     text.split_terminator('\n').map(str::to_owned).collect()
 }
 
-/// A value that is found again wherever it turns up.
+/// A unique marker for values, so that a test finds them wherever they turn up.
 pub(crate) struct Canary {
-    /// What all values made from this canary begin with, and nothing else in the world.
+    /// Start of all values of this canary. Nothing else in the world contains it.
     pub(crate) marker: String,
 }
 
 impl Canary {
-    /// One that was never there before.
+    /// Creates a canary with a random marker.
     pub(crate) fn new() -> Self {
         Self { marker: format!("canary{:016x}", fastrand::u64(..)) }
     }
 
-    /// Value `n`.
+    /// Returns value `n` of the canary.
     pub(crate) fn value(&self, n: usize) -> String {
         format!("{}-{n}", self.marker)
     }
 
-    /// An event whose PII, and nothing else, are values of the canary.
+    /// Returns an event in which exactly the PII fields hold values of the canary.
     pub(crate) fn event(&self, n: usize) -> String {
         self.event_from("DE", n)
     }
 
-    /// Such an event, from `locale`.
+    /// Returns an event from `locale` in which exactly the PII fields hold values of the canary.
     pub(crate) fn event_from(&self, locale: &str, n: usize) -> String {
         let value = self.value(n);
         format!(
@@ -54,12 +54,12 @@ impl Canary {
         )
     }
 
-    /// `count` events that become logins.
+    /// Returns `count` events that become logins.
     pub(crate) fn events(&self, count: usize) -> Vec<String> {
         (0..count).map(|n| self.event(n)).collect()
     }
 
-    /// An event of each kind that becomes a reject, with the canary wherever it can stand.
+    /// Returns one event of each kind that becomes a reject, with the canary in each possible place.
     pub(crate) fn rejects(&self) -> Vec<String> {
         let canary = &self.marker;
         let long = format!("{canary}-").repeat(20);
@@ -69,22 +69,22 @@ impl Canary {
             format!(r#"{{"user_id":"u","ip":"{canary}"}} {canary}"#),
             format!("{canary}"),
             format!(r#"{{"user_id":"u","ip":"\u{{{canary}}}"}}"#),
-            // JSON that is no object.
+            // JSON that isn't an object.
             format!(r#"["{canary}"]"#),
             format!(r#""{canary}""#),
             // A wrong type of message.
             format!(r#"{{"foo":"{canary}","bar":"123"}}"#),
-            // Too long, as it is and masked.
+            // Values that are too long: one stored plain, the others masked.
             format!(r#"{{"user_id":"u","locale":"{long}"}}"#),
             format!(r#"{{"user_id":"u","ip":"{long}"}}"#),
             format!(r#"{{"user_id":"u","device_id":"{long}"}}"#),
-            // A version that is none, and one past its column's type.
+            // A version that isn't one, and a version that its column's type can't hold.
             format!(r#"{{"user_id":"u","app_version":"{canary}","ip":"{canary}"}}"#),
             format!(r#"{{"user_id":"u","app_version":"99.999.999999","ip":"{canary}"}}"#),
-            // A NUL, which no text of PostgreSQL's holds.
+            // A NUL, which `PostgreSQL` can't store in a text.
             format!(r#"{{"user_id":"u","device_id":"{canary}\u0000"}}"#),
             format!(r#"{{"user_id":"{canary}\u0000","ip":"{canary}"}}"#),
-            // An array and an object in the place of a value.
+            // An array and an object in place of a value.
             format!(r#"{{"user_id":"u","ip":["{canary}"]}}"#),
             format!(r#"{{"user_id":"u","device_id":{{"{canary}":1}}}}"#),
         ]

@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as there is between the AWS SDK and an SQS server: messages whose length the head tells.
+//! The subset of HTTP/1.1 between the AWS SDK and an SQS server: messages whose header states their length.
 
 use std::io::{Error, ErrorKind, Result};
 
@@ -7,20 +7,20 @@ use tokio::net::TcpStream;
 
 /// A request or an answer.
 pub(super) struct Message {
-    /// The first line.
+    /// Request line or status line.
     pub(super) start: String,
-    /// Names and values, but for those that say how the message is sent.
+    /// Names and values, without the headers that describe the transfer.
     headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
 impl Message {
-    /// An answer that the proxy makes up.
+    /// Makes up a JSON answer, as SQS sends it.
     pub(super) fn answer(status: u16, body: &serde_json::Value) -> Self {
         Self::made_up(status, "application/x-amz-json-1.0", body.to_string())
     }
 
-    /// The same as STS answers.
+    /// Makes up an XML answer, as STS sends it.
     pub(super) fn xml(status: u16, body: String) -> Self {
         Self::made_up(status, "text/xml", body)
     }
@@ -30,23 +30,23 @@ impl Message {
         Self { start: format!("HTTP/1.1 {status} Made-Up"), headers, body: body.into_bytes() }
     }
 
-    /// The first header of this name, which is given in lower case.
+    /// Returns the first header with this name. The name must be in lower case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Replaces a header, whose name is given in lower case.
+    /// Replaces a header. The name must be in lower case.
     pub(super) fn set_header(&mut self, name: &str, value: &str) {
         self.headers.retain(|(n, _)| n != name);
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The body, where it is JSON.
+    /// Returns the body as JSON, or null if it isn't JSON.
     pub(super) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Reads a message; none where the other side has closed instead of sending one.
+    /// Reads a message. Returns `None` if the other side has closed the connection instead.
     pub(super) async fn read(stream: &mut BufReader<TcpStream>) -> Result<Option<Self>> {
         let start = line(stream).await?;
         if start.is_empty() {
@@ -69,7 +69,7 @@ impl Message {
         Ok(Some(Self { start, headers, body }))
     }
 
-    /// Sends it, saying whether the connection is to stay open.
+    /// Sends the message. Its `connection` header says whether the connection stays open.
     pub(super) async fn write(&self, stream: &mut BufReader<TcpStream>, keep: bool) -> Result<()> {
         let mut bytes = format!("{}\r\n", self.start).into_bytes();
         for (name, value) in &self.headers {

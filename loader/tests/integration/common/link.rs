@@ -1,4 +1,4 @@
-//! A connection to a server that can be cut off and mended.
+//! A connection to a server that a test can cut and mend.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Passes everything on to a server, while it is whole.
+/// A proxy that passes everything on while it's whole.
 pub(crate) struct Link {
-    /// Where it listens on 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub(crate) port: u16,
     state: Arc<watch::Sender<State>>,
 }
@@ -17,17 +17,17 @@ pub(crate) struct Link {
 enum State {
     Whole,
     Cut,
-    /// It takes connections and says nothing.
+    /// Accepts connections and never answers.
     Silent,
-    /// As a pooler of `PostgreSQL` that has lost its server, say.
+    /// Answers each login with an error, as a pooler does that has lost its server.
     Refusing,
 }
 
-/// What a login is answered with: the type of an error, the length of the rest, its severity, code and message.
+/// Answer to a login: the type of an error, the length of the rest, its severity, code and message.
 const REFUSAL: &[u8] = b"E\0\0\0\x25SFATAL\0VFATAL\0CXX000\0Mno server\0\0";
 
 impl Link {
-    /// A link to `server`, which is a host and a port.
+    /// Creates a link to `server`, given as host and port.
     pub(crate) async fn to(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -37,7 +37,7 @@ impl Link {
             while let Ok((mut client, _)) = listener.accept().await {
                 let (mut state, server) = (shared.subscribe(), server.clone());
                 tokio::spawn(async move {
-                    // Cut, it closes what is open and what comes.
+                    // A cut link closes the open connections and each new one.
                     let now = *state.borrow();
                     match now {
                         State::Whole => {
@@ -60,22 +60,22 @@ impl Link {
         Self { port, state }
     }
 
-    /// Ends all connections, and those to come.
+    /// Closes all open connections, and each new one.
     pub(crate) fn cut(&self) {
         self.state.send_replace(State::Cut);
     }
 
-    /// Ends all connections, and answers no new one.
+    /// Closes all open connections, and doesn't answer new ones.
     pub(crate) fn silence(&self) {
         self.state.send_replace(State::Silent);
     }
 
-    /// Ends all connections, and refuses logins to `PostgreSQL`.
+    /// Closes all open connections, and refuses logins to `PostgreSQL`.
     pub(crate) fn refuse_logins(&self) {
         self.state.send_replace(State::Refusing);
     }
 
-    /// Takes connections again.
+    /// Passes connections on again.
     pub(crate) fn mend(&self) {
         self.state.send_replace(State::Whole);
     }

@@ -1,4 +1,4 @@
-//! The loader as a process: started, signalled, and looked at when it has ended.
+//! The loader as a process: start it, signal it, and inspect it after it has ended.
 
 use std::fs;
 use std::io::{PipeReader, pipe};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::{Depth, Proxy, Queue, World, eventually, setting};
 
-/// A loader to be started. It gets nothing of the caller's environment.
+/// A loader to start. It inherits nothing from the caller's environment.
 pub(crate) struct Loader {
     command: Command,
 }
@@ -24,7 +24,7 @@ impl Loader {
         Self::at_queue(&world.name).database(&world.name, &world.password, &world.name)
     }
 
-    /// A loader that has yet to be told its database.
+    /// Creates a loader without a database.
     pub(crate) fn at_queue(queue: &str) -> Self {
         let mut command = bare(env!("CARGO_BIN_EXE_loader"));
         for name in ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
@@ -34,10 +34,11 @@ impl Loader {
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("LOADER_QUEUE", queue)
-            // Variables and not options, which may be given only once: so a test can still give these.
+            .env("LOADER_INBOX", "login_inbox")
+            // These are variables, because an option may be given only once and a test may want to give these.
             .env("LOADER_WAIT", "1")
             .env("LOADER_LINGER", "100")
-            // Longer than any test: a message that comes back by itself would hide that nobody gave it back.
+            // Longer than any test: a message that came back by itself would hide that the loader didn't give it back.
             .env("LOADER_VISIBILITY", "3600")
             .env("LOADER_LOG_FORMAT", "human");
         Self { command }
@@ -49,41 +50,41 @@ impl Loader {
         self.env("DATABASE_URL", &format!("postgres://{role}:{password}@{host}:{port}/{database}"))
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Adds options, given as on a command line.
+    /// Adds options, written as on a command line.
     pub(crate) fn options(mut self, options: &str) -> Self {
         self.command.args(options.split_whitespace());
         self
     }
 
-    /// Sends all that goes to SQS through `proxy`.
+    /// Sends all SQS calls through `proxy`.
     pub(crate) fn through(self, proxy: &Proxy) -> Self {
         self.env("AWS_ENDPOINT_URL", &proxy.url)
     }
 
-    /// Takes another SQS server, which need not be the real one.
+    /// Uses another SQS server, which may be a stub.
     pub(crate) fn at(self, url: &str) -> Self {
         self.env("AWS_ENDPOINT_URL", url)
     }
 
-    /// Leaves a variable out.
+    /// Removes an environment variable.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
 
-    /// Has a shell do `before` and then become the loader, whose process id is the shell's, `$$`.
+    /// Makes a shell run `before` and then become the loader. The shell's `$$` is thus the loader's process id.
     pub(crate) fn after(self, before: &str) -> Self {
         let line = format!("{before}; exec {}", self.line());
         self.started_by("sh", &["-c", &line])
     }
 
-    /// Runs it at a terminal of so many columns. All that it prints there is its standard output then.
+    /// Runs the loader at a terminal with this many columns. Both of its outputs then arrive as standard output.
     pub(crate) fn at_a_terminal(self, columns: u16) -> Self {
         let line = format!("stty cols {columns} rows 24; exec {}", self.line());
         self.started_by("script", &["-q", "-e", "-c", &line, "/dev/null"])
@@ -110,7 +111,7 @@ impl Loader {
         Self { command }
     }
 
-    /// Starts it.
+    /// Starts the loader.
     pub(crate) fn start(mut self) -> Running {
         let mut child = self.command.spawn().unwrap();
         let pid = child.id().unwrap();
@@ -135,19 +136,19 @@ impl Loader {
         Running { pid, said, output }
     }
 
-    /// Starts it with both outputs into one pipe, which nobody reads until the test does.
+    /// Starts the loader with both outputs in one pipe, which nobody reads until the test does.
     pub(crate) fn start_unread(mut self) -> (Child, PipeReader) {
         let (unread, writer) = pipe().unwrap();
-        // The least that Linux takes, so that little fills it.
+        // The smallest pipe that Linux allows, so that little output fills it.
         rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
         self.command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let child = self.command.spawn().unwrap();
-        // The command holds the pipe's other end, which must close with the loader.
+        // The command holds the pipe's write end, which must close with the loader.
         drop(self);
         (child, unread)
     }
 
-    /// Runs it until the queue is empty. Quicker than --drain, which looks twice.
+    /// Runs the loader until the queue is empty. This is quicker than `--drain`, which looks twice.
     pub(crate) async fn until_empty(self, queue: &Queue) -> Ended {
         let running = self.start();
         eventually("an empty queue", async || {
@@ -157,13 +158,13 @@ impl Loader {
         if running.output.is_finished() { running.end().await } else { running.stop().await }
     }
 
-    /// Starts it and waits for its end.
+    /// Starts the loader and waits until it ends.
     pub(crate) async fn end(self) -> Ended {
         self.start().end().await
     }
 }
 
-/// A program to be run as a user who isn't root: as the test's own, where that isn't root either.
+/// Returns a command that runs as a user who isn't root: as the test's own user if that isn't root, else as user 65534.
 pub(crate) fn nobody(program: &str) -> Command {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return bare(program);
@@ -176,12 +177,12 @@ pub(crate) fn nobody(program: &str) -> Command {
 fn bare(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A test that fails leaves no loader behind.
+    // A test that fails must leave no loader behind.
     command.kill_on_drop(true);
     command
 }
 
-/// A loader that runs.
+/// A running loader.
 pub(crate) struct Running {
     pub(crate) pid: u32,
     said: Arc<Mutex<String>>,
@@ -189,21 +190,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Sends a signal: `TERM`, `INT`, `KILL`. The loader may have ended after an earlier one.
+    /// Sends the signal `TERM`, `INT` or `KILL`. The loader may already have ended after an earlier signal.
     pub(crate) async fn signal(&self, name: &str) {
-        // The shell has a kill of its own on every system.
+        // The shell's built-in kill exists on every system.
         let command = format!("kill -{name} {}", self.pid);
         if !Command::new("sh").args(["-c", &command]).status().await.unwrap().success() {
             eventually(&command, async || self.output.is_finished()).await;
         }
     }
 
-    /// Its standard error so far.
+    /// Returns the standard error so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
-    /// Where its metrics are, as `host:port`.
+    /// Waits for the address of the loader's metrics and returns it as `host:port`.
     pub(crate) async fn metrics_address(&self) -> String {
         let address =
             |said: &str| Some(said.split_once("metrics at http://")?.1.split_once('/')?.0.to_owned());
@@ -211,12 +212,12 @@ impl Running {
         address(&self.said()).unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits until the loader ends.
     pub(crate) async fn end(mut self) -> Ended {
         (&mut self.output).await.unwrap()
     }
 
-    /// Ends it in good order.
+    /// Sends SIGTERM and waits until the loader ends.
     pub(crate) async fn stop(self) -> Ended {
         self.signal("TERM").await;
         self.end().await
@@ -231,24 +232,24 @@ impl Drop for Running {
 
 /// A loader that has ended.
 pub(crate) struct Ended {
-    /// The exit code; none where a signal was its end.
+    /// Exit code; none if a signal ended the loader.
     pub(crate) code: Option<i32>,
     /// Whether the kernel made a core dump.
     pub(crate) dumped: bool,
-    /// All of its standard output.
+    /// Complete standard output.
     pub(crate) stdout: String,
-    /// All of its standard error.
+    /// Complete standard error.
     pub(crate) stderr: String,
 }
 
 impl Ended {
-    /// Panics unless the exit code is this one.
+    /// Panics unless the exit code is `code`.
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "exit code; the loader said:\n{}", self.output());
         self
     }
 
-    /// Panics unless standard error has each of these.
+    /// Panics unless standard error contains each of `words`.
     pub(crate) fn says(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is not in:\n{}", self.stderr);
@@ -256,12 +257,12 @@ impl Ended {
         self
     }
 
-    /// All that it printed.
+    /// Returns everything that the loader printed: standard output, then standard error.
     pub(crate) fn output(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
 
-    /// The counts that it printed.
+    /// Returns the counts that the loader printed.
     pub(crate) fn summary(&self) -> Summary {
         self.try_summary().unwrap_or_else(|| panic!("no summary in {:?}", self.stdout))
     }
@@ -282,7 +283,7 @@ impl Ended {
     }
 }
 
-/// The line that ends a run.
+/// Counts from the last line of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) received: usize,
@@ -293,12 +294,12 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// That of a run which stored `messages` and met nothing else.
+    /// Returns the summary of a run that stored `messages` and nothing else.
     pub(crate) fn stored(messages: usize) -> Self {
         Self { received: messages, stored: messages, deleted: messages, ..Self::default() }
     }
 
-    /// That of a run which found `messages` there already.
+    /// Returns the summary of a run in which all `messages` were stored already.
     pub(crate) fn duplicate(messages: usize) -> Self {
         Self { received: messages, duplicate: messages, deleted: messages, ..Self::default() }
     }

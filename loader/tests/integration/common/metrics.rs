@@ -1,11 +1,11 @@
-//! Prometheus's text format, read more strictly than Prometheus does.
+//! A parser for the Prometheus text format, stricter than Prometheus itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends a request to the loader's own server. The status, the head and the body of the answer.
+/// Sends a request to the loader's own HTTP server. Returns the status, the head in lower case, and the body.
 pub(crate) async fn request(address: &str, method: &str, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
@@ -23,18 +23,18 @@ pub(crate) async fn readyz(address: &str) -> (u16, String) {
     (status, body)
 }
 
-/// The labels of a sample.
+/// Labels of a sample.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// What a loader shows at one moment.
+/// A loader's metrics at one moment.
 pub(crate) struct Metrics {
-    /// As it came.
+    /// Unparsed text.
     pub(crate) text: String,
     samples: Vec<(String, Labels, f64)>,
 }
 
 impl Metrics {
-    /// Asks a loader.
+    /// Requests the metrics of the loader at `address`.
     pub(crate) async fn of(address: &str) -> Self {
         let (status, head, body) = request(address, "GET", "/metrics").await;
         assert_eq!(status, 200, "{body}");
@@ -42,7 +42,7 @@ impl Metrics {
         Self::parse(body)
     }
 
-    /// Panics where the text is not as it should be.
+    /// Parses the text and panics if it's malformed.
     fn parse(text: String) -> Self {
         let (mut samples, mut families) = (Vec::new(), BTreeSet::new());
         let mut described = BTreeSet::new();
@@ -88,7 +88,7 @@ impl Metrics {
         }
     }
 
-    /// The sum of the samples of this name that have these labels.
+    /// Returns the sum of the samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let found = self.samples.iter().filter(|(n, l, _)| n == name && is_within(&labels, l));
@@ -97,13 +97,13 @@ impl Metrics {
         found.iter().sum()
     }
 
-    /// The same of a number that is whole.
+    /// Returns the sum of the samples with this name and these labels, which must be a whole number.
     pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> usize {
         let sum = self.sum(name, labels).to_string();
         sum.parse().unwrap_or_else(|_| panic!("{name} is {sum}"))
     }
 
-    /// The labels that samples of this name have; none where there is no such name.
+    /// Returns the label names that all samples with this name have; `None` without such a sample.
     pub(crate) fn labels(&self, name: &str) -> Option<BTreeSet<String>> {
         let of_name = self.samples.iter().filter(|(n, ..)| n == name);
         of_name.map(|(_, labels, _)| labels.keys().cloned().collect::<BTreeSet<_>>()).reduce(|a, b| &a | &b)
@@ -114,7 +114,7 @@ fn is_within(some: &Labels, all: &Labels) -> bool {
     some.iter().all(|(key, value)| all.get(key) == Some(value))
 }
 
-/// `name{label="value",…} 1.5`. Values of labels have no escapes here: queues and codes have no use for them.
+/// Parses `name{label="value",…} 1.5`. Escapes in label values aren't supported: queue names and codes need none.
 fn sample(line: &str) -> Option<(String, Labels, f64)> {
     let (series, value) = line.rsplit_once(' ')?;
     let (name, labels) = match series.split_once('{') {

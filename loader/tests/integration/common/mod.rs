@@ -1,4 +1,4 @@
-//! What the tests stand on: a world of one's own, and how to wait in it.
+//! Support code of the tests: a world for each test, and ways to wait in it.
 
 mod certificates;
 #[cfg(feature = "otlp")]
@@ -49,12 +49,12 @@ pub(crate) use swallower::Swallower;
 pub(crate) use tls_server::{Outcome, PASSWORD, Turn};
 pub(crate) use traces::{Traces, base64, hex};
 
-/// How long one test may take, on a machine that does other things too.
+/// Maximum time of one test, on a machine that is busy with other work too.
 const TEST_LIMIT: Duration = Duration::from_mins(2);
-/// How long to wait for something that is bound to happen.
+/// Maximum time to wait for something that is bound to happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The application's schema, in the order in which it is applied.
+/// The application's schema, in the order in which it must be applied.
 pub(crate) const SCHEMA: [&str; 4] = [
     include_str!("../../../../sql/01_extension.sql"),
     include_str!("../../../../sql/02_tables.sql"),
@@ -62,9 +62,9 @@ pub(crate) const SCHEMA: [&str; 4] = [
     include_str!("../../../../sql/04_roles.sql"),
 ];
 
-/// A database, a queue and a login role, all of the same name, for one test.
+/// A database, a queue and a login role with one name, for one test.
 pub(crate) struct World {
-    /// The name of all three.
+    /// Name of the database, the queue and the role.
     pub(crate) name: String,
     /// The role's password.
     pub(crate) password: String,
@@ -75,7 +75,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Runs `test` in a new world, within the time that a test may take, and removes the world whatever comes of it.
+    /// Runs `test` in a new world within `TEST_LIMIT`, and removes the world whatever the outcome.
     pub(crate) async fn run(test: impl AsyncFnOnce(&World)) {
         let world = Self::make().await;
         let outcome = AssertUnwindSafe(timeout(TEST_LIMIT, test(&world))).catch_unwind().await;
@@ -93,7 +93,7 @@ impl World {
         let cluster = servers::connect(None).await;
         cluster.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let db = servers::connect(Some(&name)).await;
-        // Two worlds that grant the same at the same time would be in each other's way.
+        // Two worlds that grant the same privileges at the same time would conflict.
         let roles = Self::lock_roles().await;
         for file in SCHEMA {
             db.batch_execute(file).await.unwrap();
@@ -106,8 +106,8 @@ impl World {
         Self { name, password, queue, db }
     }
 
-    /// Keeps other worlds from being made until the session ends. Roles belong to the cluster, and a world cannot be made
-    /// while `login_owner` has members.
+    /// Keeps other worlds from being made until the returned session ends. Roles belong to the cluster, and a world can't be
+    /// made while `login_owner` has members.
     pub(crate) async fn lock_roles() -> Client {
         let session = servers::connect(None).await;
         session.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
@@ -118,7 +118,7 @@ impl World {
         self.queue.delete().await;
         let cluster = servers::connect(None).await;
         cluster.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await.unwrap();
-        // The others are there where the test has made them.
+        // The last two roles exist only if the test has created them.
         cluster
             .batch_execute(&format!(
                 "DROP ROLE {0}; DROP ROLE IF EXISTS {0}_owner; DROP ROLE IF EXISTS {0}_redriver",
@@ -128,12 +128,12 @@ impl World {
             .unwrap();
     }
 
-    /// The loader, set up for this world and for short waits.
+    /// Returns a loader for this world, configured for short waits.
     pub(crate) fn loader(&self) -> Loader {
         Loader::of(self)
     }
 
-    /// Another superuser's session in the database.
+    /// Opens another superuser session in the database.
     pub(crate) async fn session(&self) -> Client {
         servers::connect(Some(&self.name)).await
     }
@@ -143,32 +143,32 @@ impl World {
         self.db.batch_execute(statements).await.unwrap();
     }
 
-    /// The number that a query gives.
+    /// Returns the number that a query selects.
     pub(crate) async fn number(&self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> usize {
         let number: i64 = self.db.query_one(query, parameters).await.unwrap().get(0);
         usize::try_from(number).unwrap()
     }
 
-    /// Rows of `user_logins`.
+    /// Counts the rows of `user_logins`.
     pub(crate) async fn logins(&self) -> usize {
         self.number("SELECT count(*) FROM user_logins", &[]).await
     }
 
-    /// Rows of `login_rejects`.
+    /// Counts the rows of `login_rejects`.
     pub(crate) async fn rejects(&self) -> usize {
         self.number("SELECT count(*) FROM login_rejects", &[]).await
     }
 
-    /// Panics unless each of `messages` logins is there, once.
+    /// Panics unless `user_logins` holds exactly `messages` rows, each with its own message id.
     pub(crate) async fn assert_each_stored_once(&self, messages: usize) {
         let ids = self.number("SELECT count(DISTINCT message_id) FROM user_logins", &[]).await;
         assert_eq!((self.logins().await, ids), (messages, messages), "rows, message ids");
     }
 
-    /// Holds each flush of events in mid-COPY until the returned session says COMMIT. A trial goes through.
+    /// Holds each flush of events in the middle of its COPY until the returned session commits. Trials go through.
     pub(crate) async fn lock_logins(&self) -> Client {
         let session = self.session().await;
-        // A trial's row has a UUID as its user, and does not wait.
+        // A trial's row has a UUID as its `user_id`, so the trigger doesn't fire for it.
         session
             .batch_execute(
                 "CREATE OR REPLACE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -182,16 +182,16 @@ impl World {
         session
     }
 
-    /// Waits until `count` loaders have looked at the database.
+    /// Waits until `count` loaders have checked the database.
     pub(crate) async fn ready(&self, count: usize) {
-        // The last query: of a new connection the trial, and when a run begins, the clock.
+        // The last query of a new connection is the trial. The last query at the start of a run reads the clock.
         let query = "SELECT count(*) FROM pg_stat_activity
                      WHERE usename = $1 AND state = 'idle'
                        AND (query LIKE '%try_inbox(%' OR query LIKE '%inbox_counts()' OR query LIKE '%clock_timestamp()%')";
         eventually("loaders that are ready", async || self.number(query, &[&self.name]).await == count).await;
     }
 
-    /// Waits until `count` loaders are in a COPY that waits for a lock, and returns the process ids of their backends.
+    /// Waits until `count` loaders are in a COPY that waits for a lock. Returns the process ids of their backends.
     pub(crate) async fn backends_in_copy(&self, count: usize) -> Vec<i32> {
         let query = "SELECT pid FROM pg_stat_activity
                      WHERE usename = $1 AND wait_event_type = 'Lock' AND query LIKE 'COPY %'";
@@ -204,8 +204,8 @@ impl World {
         pids
     }
 
-    /// Has the server break off batches that loaders have in hand: by a timeout, a cancel and an end of the
-    /// connection. Each tries again, and is then stopped with the events still in hand. What they printed.
+    /// Makes the server abort batches that are in flight: by a timeout, by a cancel, and by ending the connection. Each
+    /// loader retries, and is then stopped with the events still in flight. Returns the loaders' output.
     pub(crate) async fn break_off_in_mid_copy(&self, loader: impl Fn() -> Loader) -> String {
         let lock = self.lock_logins().await;
         let mut output = String::new();
@@ -224,7 +224,7 @@ impl World {
             running.signal("TERM").await;
             running.signal("INT").await;
             output += &running.end().await.expect(0).says(&[code, "trying again"]).output();
-            // A backend that waits for a lock does not notice that its client is gone.
+            // A backend that waits for a lock doesn't notice that its client has gone.
             let sessions = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1";
             eventually("the end of its sessions", async || self.number(sessions, &[&self.name]).await == 0)
                 .await;
@@ -233,7 +233,7 @@ impl World {
         output
     }
 
-    /// When the last COPY of a loader began that waits for a lock, as a number of microseconds.
+    /// Returns the start of the latest COPY by a loader that waits for a lock, in microseconds since 1970, or 0 without one.
     async fn begin_of_copy(&self) -> usize {
         let query =
             "SELECT coalesce(max(extract(epoch FROM query_start) * 1e6), 0)::bigint FROM pg_stat_activity
@@ -241,7 +241,7 @@ impl World {
         self.number(query, &[&self.name]).await
     }
 
-    /// Makes a role that may not do anything yet the owner of the inbox, with whose rights events are stored.
+    /// Makes a role without any privileges the owner of the inbox. Events are stored with the owner's privileges.
     pub(crate) async fn give_inbox_to_a_role(&self) -> String {
         let owner = format!("{}_owner", self.name);
         self.sql(&format!("CREATE ROLE {owner}; ALTER VIEW login_inbox OWNER TO {owner}")).await;
@@ -249,7 +249,7 @@ impl World {
     }
 }
 
-/// Waits for a condition, looking again and again, and panics when it does not come true.
+/// Polls a condition until it holds. Panics if it doesn't within `PATIENCE`.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {

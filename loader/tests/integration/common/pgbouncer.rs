@@ -10,22 +10,22 @@ use tokio::process::{Child, Command};
 
 use super::{Loader, World, eventually, nobody, setting};
 
-/// A `PgBouncer` for one role. It ends when this is dropped.
+/// A `PgBouncer` for one role. Dropping it ends the process.
 pub(crate) struct PgBouncer {
     pub(crate) port: u16,
     folder: PathBuf,
-    /// Killed when it is dropped.
+    /// Killed on drop.
     _process: Child,
 }
 
 impl PgBouncer {
-    /// Starts one for a world, with further settings, a line each.
+    /// Starts a `PgBouncer` for a world, with additional settings, one per line.
     pub(crate) async fn start(world: &World, settings: &str) -> Self {
         let server = format!("host={} port={}", setting("PGHOST"), setting("PGPORT"));
         Self::start_before(&server, &world.name, &world.password, settings).await
     }
 
-    /// Starts one in front of a server, given as `host=… port=…`.
+    /// Starts a `PgBouncer` in front of a server, given as `host=… port=…`.
     pub(crate) async fn start_before(server: &str, role: &str, password: &str, settings: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("pg_mask-bouncer-{role}-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
@@ -39,11 +39,11 @@ impl PgBouncer {
             users.display()
         );
         fs::write(&configuration, text).unwrap();
-        // It does not run as root.
+        // `PgBouncer` doesn't run as root, so another user must be able to read these.
         for (file, mode) in [(&folder, 0o755), (&users, 0o644), (&configuration, 0o644)] {
             fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
         }
-        // Another version than the system's can be tried by the variable.
+        // `PGBOUNCER` selects another version than the system's.
         let program = env::var("PGBOUNCER").unwrap_or_else(|_| "/usr/sbin/pgbouncer".into());
         let mut command: Command = nobody(&program);
         command.arg("-q").arg(&configuration);
@@ -56,7 +56,7 @@ impl PgBouncer {
         Self { port, folder, _process: process }
     }
 
-    /// A loader of the world that connects through it.
+    /// Creates a loader of the world that connects through this `PgBouncer`.
     pub(crate) fn loader(&self, world: &World) -> Loader {
         let World { name, password, .. } = world;
         let url = format!("postgres://{name}:{password}@127.0.0.1:{}/{name}", self.port);

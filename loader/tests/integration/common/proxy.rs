@@ -1,5 +1,5 @@
-//! A proxy in front of the real SQS server. It writes down the calls and passes them on; deletes wait for the test to
-//! say what becomes of them, where it wants to.
+//! A proxy in front of the real SQS server. It records the calls and passes them on. A test can decide the outcome of each
+//! delete.
 
 use std::collections::BTreeSet;
 use std::io::Result;
@@ -14,60 +14,60 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use super::http::Message;
 use super::{eventually, setting};
 
-/// The receipt of no message.
+/// Receipt with which the loader tries whether it may delete; it belongs to no message.
 const TRIED_RECEIPT: &str = "pg_mask-check";
 
 /// A proxy that serves until its test ends.
 pub(crate) struct Proxy {
-    /// The endpoint that it is.
+    /// URL of the proxy, used as the loader's SQS endpoint.
     pub(crate) url: String,
     calls: Arc<Calls>,
     asked: AsyncMutex<mpsc::UnboundedReceiver<Delete>>,
 }
 
-/// What one message was handed out as.
+/// One delivery of a message.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) message_id: String,
     pub(crate) receipt: String,
 }
 
-/// Whose a call is.
+/// An operation, and the credentials and region that a call to it was signed with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Signature {
     pub(crate) operation: String,
-    /// The access key id; empty where the call is not signed.
+    /// Access key id; empty if the call isn't signed.
     pub(crate) key: String,
     pub(crate) region: String,
 }
 
-/// What has gone through.
+/// Record of the calls, and the changes that a test has asked for.
 #[derive(Default)]
 struct Calls {
     deliveries: Mutex<Vec<Delivery>>,
-    /// The receipts of each delete call.
+    /// Receipts of each delete call.
     deletes: Mutex<Vec<Vec<String>>>,
-    /// The message attributes that receive calls asked for.
+    /// Message attributes that receive calls asked for.
     attributes: Mutex<BTreeSet<String>>,
-    /// The external ids that roles were assumed with.
+    /// External ids with which roles were assumed.
     external_ids: Mutex<BTreeSet<String>>,
-    /// Who made which call.
+    /// Operations and the credentials that they were called with.
     signatures: Mutex<BTreeSet<Signature>>,
-    /// Receive calls that are not answered yet.
+    /// Receive calls that aren't answered yet.
     receiving: AtomicUsize,
-    /// The one call that is denied.
+    /// Operation that is denied.
     denied: Mutex<Option<String>>,
-    /// What the service's clock is said to be.
+    /// Date that every answer claims.
     date: Mutex<Option<String>>,
 }
 
 impl Proxy {
-    /// Passes everything on.
+    /// Starts a proxy that passes everything on.
     pub(crate) async fn start() -> Self {
         Self::serve(None).await
     }
 
-    /// Lets each delete wait until the test, by `next_delete`, takes it and says what becomes of it.
+    /// Starts a proxy in which each delete waits until the test takes it via `next_delete` and decides its outcome.
     pub(crate) async fn asking() -> Self {
         let (ask, asked) = mpsc::unbounded_channel();
         Self { asked: AsyncMutex::new(asked), ..Self::serve(Some(ask)).await }
@@ -87,27 +87,27 @@ impl Proxy {
         Self { url, calls, asked: AsyncMutex::new(mpsc::unbounded_channel().1) }
     }
 
-    /// Denies a call from now on, as for credentials that have no right to it.
+    /// Denies an operation from now on, as SQS does for credentials without the privilege.
     pub(crate) fn deny(&self, call: &str) {
         *self.calls.denied.lock().unwrap() = Some(call.to_owned());
     }
 
-    /// Has every answer say that it is of this time.
+    /// Sets the date header of every answer.
     pub(crate) fn pretend_date(&self, date: &str) {
         *self.calls.date.lock().unwrap() = Some(date.to_owned());
     }
 
-    /// The messages that were handed out so far.
+    /// Returns all deliveries so far.
     pub(crate) fn deliveries(&self) -> Vec<Delivery> {
         self.calls.deliveries.lock().unwrap().clone()
     }
 
-    /// The receipts of all messages that were handed out so far.
+    /// Returns the receipts of all deliveries so far.
     pub(crate) fn receipts(&self) -> Vec<String> {
         self.deliveries().into_iter().map(|delivery| delivery.receipt).collect()
     }
 
-    /// The message ids that belong to receipts.
+    /// Returns the message ids that belong to `receipts`.
     pub(crate) fn message_ids(&self, receipts: &[String]) -> Vec<String> {
         let deliveries = self.deliveries();
         let of =
@@ -115,30 +115,30 @@ impl Proxy {
         receipts.iter().map(of).collect()
     }
 
-    /// The message attributes that were asked for so far.
+    /// Returns the message attributes that receive calls have asked for so far.
     pub(crate) fn attributes(&self) -> BTreeSet<String> {
         self.calls.attributes.lock().unwrap().clone()
     }
 
-    /// Whose the calls so far were, each kind of call once.
+    /// Returns the distinct signatures of the calls so far.
     pub(crate) fn signatures(&self) -> BTreeSet<Signature> {
         self.calls.signatures.lock().unwrap().clone()
     }
 
-    /// The external ids that roles were assumed with so far.
+    /// Returns the external ids with which roles have been assumed so far.
     pub(crate) fn external_ids(&self) -> BTreeSet<String> {
         self.calls.external_ids.lock().unwrap().clone()
     }
 
-    /// The receipts of each delete call so far, whatever became of it.
+    /// Returns the receipts of each delete call so far, whatever its outcome.
     pub(crate) fn deletes(&self) -> Vec<Vec<String>> {
         self.calls.deletes.lock().unwrap().clone()
     }
 
-    /// Waits until a loader that is to receive no more has taken the answers to its last receive calls.
+    /// Waits until a loader that should receive no more has the answers to its last receive calls.
     pub(crate) async fn no_more_receives(&self) {
         let mut quiet_looks = 0;
-        // Between one call and the next there is but a moment.
+        // The pause between two receive calls is short, so many quiet looks in a row mean the end.
         eventually("the end of receiving", async || {
             quiet_looks = if self.calls.receiving.load(SeqCst) == 0 { quiet_looks + 1 } else { 0 };
             quiet_looks == 25
@@ -146,15 +146,15 @@ impl Proxy {
         .await;
     }
 
-    /// Waits for a delete. Until the test says what becomes of it, it hangs; dropped, its connection is closed.
+    /// Waits for a delete. The call hangs until the test decides its outcome. Dropping the `Delete` closes the connection.
     pub(crate) async fn next_delete(&self) -> Delete {
         self.asked.lock().await.recv().await.unwrap()
     }
 }
 
-/// A `DeleteMessageBatch` that waits in the proxy.
+/// A `DeleteMessageBatch` call that waits in the proxy.
 pub(crate) struct Delete {
-    /// Of the messages to be deleted.
+    /// Receipts of the messages to delete.
     pub(crate) receipts: Vec<String>,
     decide: oneshot::Sender<Decision>,
 }
@@ -162,39 +162,39 @@ pub(crate) struct Delete {
 enum Decision {
     Pass,
     Status(u16),
-    /// Only the others are passed on.
+    /// Fails these receipts and passes only the other entries on.
     Fail(Vec<String>),
     Pretend,
 }
 
 impl Delete {
-    /// Passes it on.
+    /// Passes the call on.
     pub(crate) fn pass(self) {
         self.decide(Decision::Pass);
     }
 
-    /// Answers with this HTTP status, and deletes nothing.
+    /// Answers with this HTTP status and deletes nothing.
     pub(crate) fn answer_status(self, status: u16) {
         self.decide(Decision::Status(status));
     }
 
-    /// Passes on but the entries with these receipts, which SQS says have failed by no fault of the sender.
+    /// Reports these receipts as failed, with an error that isn't the sender's fault. Passes the other entries on.
     pub(crate) fn fail_for(self, receipts: &[String]) {
         self.decide(Decision::Fail(receipts.to_vec()));
     }
 
-    /// Says that all is deleted, and deletes nothing: SQS may deliver a message again although it was deleted.
+    /// Reports success but deletes nothing. SQS may redeliver a message although it was deleted.
     pub(crate) fn pretend(self) {
         self.decide(Decision::Pretend);
     }
 
     fn decide(self, decision: Decision) {
-        // A loader that was killed meanwhile waits for no answer.
+        // A loader that was killed meanwhile doesn't wait for the answer.
         _ = self.decide.send(decision);
     }
 }
 
-/// One connection of the loader's.
+/// One connection from the loader.
 struct Connection {
     calls: Arc<Calls>,
     ask: Option<mpsc::UnboundedSender<Delete>>,
@@ -261,7 +261,7 @@ impl Connection {
         }));
     }
 
-    /// The answer to a delete; none where the connection is to be closed instead.
+    /// Returns the answer to a delete, or `None` to close the connection instead.
     async fn delete(&self, mut request: Message) -> Result<Option<Message>> {
         let mut call = request.json();
         let entries = call["Entries"].as_array().cloned().unwrap_or_default();
@@ -306,7 +306,7 @@ impl Connection {
     }
 }
 
-/// That there is no right to a call.
+/// Returns an access-denied error: JSON for SQS, XML for STS.
 fn denial(request: &Message) -> Message {
     if request.header("x-amz-target").is_some() {
         let denial = json!({"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "denied"});
@@ -316,7 +316,7 @@ fn denial(request: &Message) -> Message {
     Message::xml(403, format!("<ErrorResponse>{error}</ErrorResponse>"))
 }
 
-/// What is called: of SQS by a header, of STS in a form.
+/// Returns the operation of a request. SQS has it in a header, STS in a form field.
 fn operation(request: &Message) -> Option<String> {
     if let Some(target) = request.header("x-amz-target") {
         return target.split('.').next_back().map(str::to_owned);
@@ -329,7 +329,7 @@ fn field(form: &str, name: &str) -> Option<String> {
     form.split('&').find_map(|field| field.strip_prefix(name)).map(str::to_owned)
 }
 
-/// Sends a request to the real server, on a connection of its own, and returns the answer.
+/// Sends a request to the real server on a connection of its own, and returns the answer.
 async fn pass(request: &Message) -> Result<Message> {
     let endpoint = setting("AWS_ENDPOINT_URL");
     let server = endpoint.trim_start_matches("http://").trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! The queue of a world, seen from outside of the loader.
+//! The queue of a world, seen from outside the loader.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
@@ -10,48 +10,48 @@ use uuid::Uuid;
 
 use super::setting;
 
-/// The most messages that one call takes.
+/// Maximum messages in one batch call (an SQS limit).
 const CALL_SIZE: usize = 10;
 
-/// A queue of the real server.
+/// A queue on the real server.
 pub(crate) struct Queue {
     client: Client,
     url: String,
 }
 
-/// How many messages are in a queue.
+/// Number of messages in a queue, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Depth {
-    /// Can be received.
+    /// Messages that can be received.
     pub(crate) visible: usize,
-    /// Received by someone, and neither deleted nor given back.
+    /// Messages that were received, and neither deleted nor given back.
     pub(crate) hidden: usize,
-    /// Not to be received yet.
+    /// Messages that can't be received yet.
     pub(crate) delayed: usize,
 }
 
 impl Depth {
-    /// Nothing.
+    /// A queue without messages.
     pub(crate) const EMPTY: Self = Self { visible: 0, hidden: 0, delayed: 0 };
 
-    /// `messages`, all of which can be received.
+    /// Returns a depth of `messages`, all of them visible.
     pub(crate) fn visible(messages: usize) -> Self {
         Self { visible: messages, ..Self::EMPTY }
     }
 }
 
 impl Queue {
-    /// Makes it on the server at `endpoint`.
+    /// Creates a queue on the server at `endpoint`.
     pub(crate) async fn create(endpoint: &str, name: &str) -> Self {
         Self::create_in(&setting("AWS_REGION"), endpoint, name).await
     }
 
-    /// Makes it in another region of that server.
+    /// Creates a queue in another region of the server at `endpoint`.
     pub(crate) async fn create_in(region: &str, endpoint: &str, name: &str) -> Self {
         Self::create_with(region, endpoint, name, &[]).await
     }
 
-    /// Makes a FIFO queue. Equal bodies are one message.
+    /// Creates a FIFO queue with content-based deduplication: equal bodies are one message.
     pub(crate) async fn create_fifo(name: &str) -> Self {
         use QueueAttributeName::{ContentBasedDeduplication, FifoQueue};
         let attributes = [FifoQueue, ContentBasedDeduplication].map(|name| (name, "true"));
@@ -79,7 +79,7 @@ impl Queue {
         self.client.delete_queue().queue_url(&self.url).send().await.unwrap();
     }
 
-    /// Sends each body as a message and returns the message ids, in the same order.
+    /// Sends each body as a message and returns the message ids, in the order of the bodies.
     pub(crate) async fn send(&self, bodies: &[String]) -> Vec<Uuid> {
         let calls: Vec<_> = bodies.chunks(CALL_SIZE).map(|ten| self.send_ten(ten)).collect();
         stream::iter(calls).buffered(4).concat().await
@@ -104,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// Has messages that were received once go to `dead` instead of being received again.
+    /// Makes `dead` the dead-letter queue, for messages that have been received once.
     pub(crate) async fn bury_in(&self, dead: &Self) {
         let call = dead.client.get_queue_attributes().queue_url(&dead.url);
         let answer = call.attribute_names(QueueAttributeName::QueueArn).send().await.unwrap();
@@ -114,7 +114,7 @@ impl Queue {
         call.attributes(QueueAttributeName::RedrivePolicy, policy).send().await.unwrap();
     }
 
-    /// Sends a body with message attributes, which are texts, and returns the message id.
+    /// Sends a body with message attributes of type String, and returns the message id.
     pub(crate) async fn send_with(&self, body: &str, attributes: &[(&str, &str)]) -> String {
         let mut call = self.client.send_message().queue_url(&self.url).message_body(body);
         for (name, text) in attributes {
@@ -124,7 +124,7 @@ impl Queue {
         call.send().await.unwrap().message_id.unwrap()
     }
 
-    /// How many messages are in it.
+    /// Returns the number of messages in the queue.
     pub(crate) async fn depth(&self) -> Depth {
         use QueueAttributeName::{
             ApproximateNumberOfMessages as Visible, ApproximateNumberOfMessagesDelayed as Delayed,
@@ -137,7 +137,7 @@ impl Queue {
         Depth { visible: number(Visible), hidden: number(Hidden), delayed: number(Delayed) }
     }
 
-    /// Makes received messages visible at once, as the end of their visibility would.
+    /// Makes received messages visible at once, as when their visibility timeout ends.
     pub(crate) async fn make_visible(&self, receipts: &[String]) {
         let calls: Vec<_> = receipts.chunks(CALL_SIZE).map(|ten| self.make_ten_visible(ten)).collect();
         stream::iter(calls.into_iter().map(Ok::<_, ()>))

@@ -1,4 +1,4 @@
-//! A key ring that no statement holds, since the server writes statements down.
+//! A key ring that appears in no statement, because the server logs statements.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,21 +7,22 @@ use super::traces::from_base64;
 use super::{Traces, eventually};
 use tokio_postgres::Client;
 
-/// A ring in a server's data directory, with one key of random bytes.
+/// A key ring in a server's data directory, with one key of random bytes.
 pub(crate) struct Ring {
-    /// Where it is.
+    /// Path of the key ring.
     pub(crate) path: PathBuf,
     key: Vec<u8>,
 }
 
 impl Ring {
-    /// The shell command that makes one. The server is to run it, as it must be its user's file, in its data directory.
+    /// Returns the shell command that makes a key ring. The server must run it in its data directory: its user must own the
+    /// file.
     pub(crate) fn making(file: &str) -> String {
         let written = r#"{"primary": "k", "keys": [{"id": "k", "key": "%s", "state": "active"}]}"#;
         format!("(umask 077; printf '{written}' $(head -c 64 /dev/urandom | base64 -w 0) >{file})")
     }
 
-    /// The one that is there.
+    /// Reads an existing key ring.
     pub(crate) fn read(data: &Path, file: &str) -> Self {
         let path = data.join(file);
         let ring: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -30,10 +31,10 @@ impl Ring {
         Self { path, key }
     }
 
-    /// Has the server read its ring from `file` in new sessions, which `connect` makes.
+    /// Makes the server read its key ring from `file` in new sessions, which `connect` opens.
     pub(crate) async fn configure(file: &str, mut connect: impl AsyncFnMut() -> Client) {
         let session = connect().await;
-        // Its settings are known to a session that has loaded it.
+        // A session knows the extension's settings once it has loaded the library.
         session.batch_execute("LOAD 'pg_mask'").await.unwrap();
         for (name, value) in [("keyring_command", ""), ("keyring_file", file)] {
             session.batch_execute(&format!("ALTER SYSTEM SET pg_mask.{name} TO '{value}'")).await.unwrap();
@@ -46,20 +47,20 @@ impl Ring {
         .await;
     }
 
-    /// What gives its key away.
+    /// Returns the traces that reveal the key.
     pub(crate) fn traces(&self) -> Traces {
         Traces::of_key(&self.key)
     }
 
-    /// What gives its key away in memory, where it is also in the form that is used.
+    /// Returns the traces that reveal the key in memory, which also holds its expanded round keys.
     pub(crate) fn traces_in_memory(&self) -> Traces {
         self.traces().and(Traces::of_round_keys(&self.key))
     }
 }
 
-/// Has the server run a shell command in its data directory.
+/// Makes the server run a shell command in its data directory.
 pub(crate) async fn run(session: &Client, command: &str) {
-    // A program that ends before it has read its input breaks the pipe.
+    // The `cat` reads all input first: a program that ends before it has read its input breaks the pipe.
     let copy = format!("COPY (SELECT) TO PROGRAM 'cat > /dev/null; {}'", command.replace('\'', "''"));
     session.batch_execute(&copy).await.unwrap();
 }

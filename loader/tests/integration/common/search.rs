@@ -1,4 +1,4 @@
-//! Looking for traces of a secret in every byte of many files.
+//! Searches every byte of many files for traces of a secret.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use super::Traces;
 
-/// How much of a file to look at in one go, in bytes.
+/// Bytes of a file to search at a time.
 const WINDOW: usize = 1 << 20;
 
-/// What a search has gone through and what it has come upon.
+/// Result of a search.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Files read to their end.
+    /// Number of files that were read to their end.
     pub(crate) files: usize,
-    /// Those that hold a trace, and in which form.
+    /// Files that hold a trace, each with the form of that trace.
     pub(crate) holding: BTreeSet<(PathBuf, &'static str)>,
 }
 
-/// Searches the files below `root`, or `root` itself where it is a file.
+/// Searches the files below `root`, or `root` itself if it's a file.
 ///
-/// A file that the server removes meanwhile is left out; whatever else cannot be read is a panic.
+/// Skips a file that the server removes meanwhile. Panics if anything else can't be read.
 pub(crate) fn files_holding(root: &Path, traces: &Traces) -> Found {
     let mut found = Found::default();
     search(root, traces, &mut found);
@@ -49,7 +49,7 @@ fn forms_in(path: &Path, traces: &Traces) -> Result<BTreeSet<&'static str>> {
     let mut forms = BTreeSet::new();
     let overlap = traces.longest() - 1;
     let mut window = vec![0; WINDOW + overlap];
-    // How much of the window is the end of the one before.
+    // Bytes at the start of the window that come from the end of the previous one.
     let mut kept = 0;
     loop {
         let read = match file.read(&mut window[kept..]) {
@@ -79,7 +79,7 @@ fn a_trace_is_found_wherever_it_stands() {
     fs::create_dir(&folder).unwrap();
     let file = folder.join("file");
     let traces = Traces::of_text("needle");
-    // At the beginning, across the border of two windows at every place, and at the very end.
+    // At the beginning, at every offset across the border of two windows, and at the very end.
     let places = [0].into_iter().chain(WINDOW - 8..WINDOW + 8).chain([3 * WINDOW]);
     for place in places {
         let mut bytes = vec![b'x'; place];

@@ -1,4 +1,4 @@
-//! The servers that `make test` has started, and those that a test starts.
+//! The servers that `make test` has started, and the servers that a test starts for itself.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 
 use tokio_postgres::{Client, Config, NoTls};
 
-/// Starts and stops servers.
+/// Script that starts and stops servers.
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/servers.py");
 
-/// A variable that describes the servers.
+/// Returns the environment variable `name`, which describes the shared servers.
 pub(crate) fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run these with make test"))
 }
 
-/// A superuser's session in `database`, or in the one that `DATABASE_URL` names.
+/// Opens a superuser session in `database`, or in the one that `DATABASE_URL` names.
 pub(super) async fn connect(database: Option<&str>) -> Client {
     connect_by(&setting("DATABASE_URL"), database).await.unwrap()
 }
@@ -31,21 +31,21 @@ async fn connect_by(url: &str, database: Option<&str>) -> Result<Client, tokio_p
     Ok(client)
 }
 
-/// A program of the server's version where there is one, else the one on the PATH.
+/// Returns the path of a program from the server's version if it's there, else the name to find on the PATH.
 pub(crate) fn postgres_program(name: &str) -> PathBuf {
     let path = PathBuf::from(setting("PGBIN")).join(name);
     if path.exists() { path } else { name.into() }
 }
 
-/// Servers of one test alone, for what those of all tests are not to be asked for. They go when this is dropped.
+/// Servers for one test alone, for tests that would disturb others on the shared servers. Dropping this stops them.
 pub(crate) struct OwnServers {
-    /// The folder that is described by `env` in it. The test may put files there, and removes them.
+    /// Folder of the servers; its file `env` describes them. The test may put files there, and must remove them.
     pub(crate) state: PathBuf,
     env: String,
 }
 
 impl OwnServers {
-    /// Starts them, with further settings of Postgres's, each `name=value`.
+    /// Starts the servers with additional `PostgreSQL` settings, each as `name=value`.
     pub(crate) fn start(name: &str, settings: &[&str]) -> Self {
         let state = std::env::temp_dir().join(format!("pg_mask-{name}-{}", std::process::id()));
         let mut command = Command::new(SERVERS);
@@ -59,23 +59,23 @@ impl OwnServers {
         Self { state, env }
     }
 
-    /// A variable that describes them.
+    /// Returns a variable that describes the servers.
     pub(crate) fn setting<'s>(&'s self, name: &str) -> &'s str {
         let value = |line: &'s str| line.strip_prefix(name)?.strip_prefix('=');
         self.env.lines().find_map(value).unwrap().trim_matches('\'')
     }
 
-    /// A superuser's session.
+    /// Opens a superuser session.
     pub(crate) async fn connect(&self) -> Client {
         self.try_connect().await.unwrap()
     }
 
-    /// The same, if Postgres takes connections.
+    /// Opens a superuser session if `PostgreSQL` accepts connections.
     pub(crate) async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
         connect_by(self.setting("DATABASE_URL"), None).await
     }
 
-    /// Stops or starts Postgres, as the user that it runs as.
+    /// Runs `pg_ctl` with these arguments, as the user that owns the data directory.
     pub(crate) fn pg_ctl(&self, arguments: &[&str]) {
         let owner = fs::metadata(self.data()).unwrap();
         let mut command = Command::new(postgres_program("pg_ctl"));
@@ -90,7 +90,7 @@ impl OwnServers {
         assert!(status.success(), "pg_ctl {arguments:?}: {status}");
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub(crate) fn data(&self) -> &Path {
         Path::new(self.setting("PGDATA"))
     }
@@ -98,7 +98,7 @@ impl OwnServers {
 
 impl Drop for OwnServers {
     fn drop(&mut self) {
-        // A test that fails leaves none behind; nothing more can be done about an error.
+        // A test that fails must leave no servers behind. Nothing more can be done about an error here.
         _ = Command::new(SERVERS).arg("stop").arg(&self.state).stdout(Stdio::null()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! A slow link to a server: all its answers together come at so many bytes a second, or not at all.
+//! A slow link to a server: all answers together get a limited number of bytes per second, or none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -9,19 +9,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// Bytes that go through at a time.
+/// Bytes passed on at a time.
 const PIECE: usize = 8 * 1024;
 
 /// A link that passes everything on until its test ends.
 pub(crate) struct SlowLink {
-    /// The endpoint that it is.
+    /// URL of the link, used as the endpoint.
     pub(crate) url: String,
-    /// Bytes a second; 0 is none.
+    /// Bytes per second for answers; 0 stops them.
     rate: Arc<AtomicU64>,
 }
 
 impl SlowLink {
-    /// A link to the server at `url`.
+    /// Creates a link to the server at `url`.
     pub(crate) async fn to(url: &str, rate: u64) -> Self {
         let server = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -37,7 +37,7 @@ impl SlowLink {
         Self { url, rate }
     }
 
-    /// Changes how fast answers come.
+    /// Sets the rate of answers, in bytes per second.
     pub(crate) fn set_rate(&self, rate: u64) {
         self.rate.store(rate, SeqCst);
     }

@@ -1,4 +1,4 @@
-//! A streaming standby of a test's own `PostgreSQL`.
+//! A streaming standby for a test's own `PostgreSQL`.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,24 +10,24 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::OwnServers;
 
-/// A standby. It ends when this is dropped, which must be before its primary.
+/// A standby. Dropping it stops it; drop it before its primary.
 pub(crate) struct Standby {
     bin: PathBuf,
     data: PathBuf,
     port: u16,
-    /// How to log in as a superuser.
+    /// Superuser login.
     login: Config,
-    /// The user that `PostgreSQL` runs as.
+    /// User and group that `PostgreSQL` runs as.
     owner: (u32, u32),
 }
 
 impl Standby {
-    /// Copies the server's cluster and starts streaming.
+    /// Copies the primary's cluster and starts streaming.
     pub(crate) fn start(servers: &OwnServers) -> Self {
         Self::start_with(servers, &[])
     }
 
-    /// Copies it with further options of `pg_basebackup`.
+    /// Copies the cluster with additional `pg_basebackup` options and starts streaming.
     pub(crate) fn start_with(servers: &OwnServers, options: &[&str]) -> Self {
         let data = servers.data().with_file_name("standby");
         let primary = fs::metadata(servers.data()).unwrap();
@@ -51,39 +51,39 @@ impl Standby {
         standby
     }
 
-    /// A superuser's session.
+    /// Opens a superuser session.
     pub(crate) async fn connect(&self) -> Client {
         self.connect_to("postgres").await
     }
 
-    /// A superuser's session in a database.
+    /// Opens a superuser session in a database.
     pub(crate) async fn connect_to(&self, database: &str) -> Client {
         let (client, connection) = self.login.clone().dbname(database).connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
     }
 
-    /// Its address, as `host:port`.
+    /// Returns the standby's address as `host:port`.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The process that receives WAL.
+    /// Returns the process id of the WAL receiver.
     pub(crate) async fn wal_receiver(&self) -> i32 {
         self.connect().await.query_one("SELECT pid FROM pg_stat_wal_receiver", &[]).await.unwrap().get(0)
     }
 
-    /// Ends its primary without a shutdown of the WAL, as a crash does.
+    /// Stops the primary in immediate mode: no shutdown checkpoint is written to the WAL, as in a crash.
     pub(crate) fn crash_primary(&self, servers: &OwnServers) {
         self.run("pg_ctl", &["stop", "--pgdata", servers.data().to_str().unwrap(), "--mode=immediate"]);
     }
 
-    /// Ends it, as an outage does.
+    /// Stops the standby, as an outage would.
     pub(crate) fn pause(&self) {
         self.run("pg_ctl", &["stop", "--pgdata", self.data.to_str().unwrap(), "--mode=fast"]);
     }
 
-    /// Starts it again.
+    /// Starts the standby again.
     pub(crate) fn resume(&self) {
         let port = self.port;
         let (data, log) = (self.data.to_str().unwrap(), self.data.join("log"));
@@ -94,7 +94,7 @@ impl Standby {
         );
     }
 
-    /// Makes it the primary of a new timeline.
+    /// Promotes the standby to the primary of a new timeline.
     pub(crate) fn promote(&self) {
         self.run("pg_ctl", &["promote", "--wait", "--pgdata", self.data.to_str().unwrap()]);
     }

@@ -1,5 +1,5 @@
-//! A proxy in front of `PostgreSQL` that swallows the answer to the first COMMIT: the transaction is committed, and
-//! whoever sent it does not know.
+//! A proxy in front of `PostgreSQL` that swallows the answer to the first COMMIT. The transaction is committed, but its
+//! sender doesn't know.
 
 use std::io::Result;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::setting;
 
-/// A simple query of COMMIT: its type, the length of the rest, the text and a zero.
+/// Simple query message with COMMIT: its type, the length of the rest, the text and a zero byte.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
 /// A proxy that serves until its test ends.
@@ -23,10 +23,10 @@ pub(crate) struct Swallower {
 
 #[derive(Default)]
 struct State {
-    /// The first COMMIT was sent.
+    /// Whether the first COMMIT has been sent.
     seen: AtomicBool,
     was_seen: Notify,
-    /// The connection that it was sent on is to be closed.
+    /// Signal to close the connection that sent the first COMMIT.
     close: Notify,
 }
 
@@ -49,7 +49,7 @@ impl Swallower {
         self.state.was_seen.notified().await;
     }
 
-    /// Closes the connection that it was sent on.
+    /// Closes the connection that sent the first COMMIT.
     pub(crate) fn close(&self) {
         self.state.close.notify_one();
     }
@@ -59,7 +59,7 @@ async fn serve(client: TcpStream, state: Arc<State>) -> Result<()> {
     let server = TcpStream::connect(("127.0.0.1", setting("PGPORT").parse().unwrap())).await?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Of this connection alone, which the answer to COMMIT is swallowed on.
+    // Per connection: only the connection that sent the first COMMIT loses its answers.
     let swallow = Arc::new(AtomicBool::new(false));
     tokio::select! {
         result = requests(from_client, to_server, &state, &swallow) => result,
@@ -80,7 +80,7 @@ async fn requests(
         if length == 0 {
             return Ok(());
         }
-        // It is sent when all before it is answered, and so in a piece of its own.
+        // The client sends COMMIT after all earlier answers, so it arrives in a read of its own.
         if buffer[..length] == *COMMIT && !state.seen.swap(true, SeqCst) {
             swallow.store(true, SeqCst);
             state.was_seen.notify_one();
@@ -102,7 +102,7 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, swallow: &Atom
     }
 }
 
-/// Resolves when this connection swallows and is to be closed.
+/// Resolves when the test asks to close and this connection is the one that swallows answers.
 async fn closed(state: &State, swallow: &AtomicBool) {
     loop {
         state.close.notified().await;

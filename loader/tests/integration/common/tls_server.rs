@@ -1,4 +1,4 @@
-//! A `PostgreSQL` with TLS, which the tests of TLS share, one after the other: it has one certificate at a time.
+//! A `PostgreSQL` with TLS that the TLS tests share. They take turns, because the server has one certificate at a time.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -15,10 +15,10 @@ use super::certificates::{Authority, self_signed};
 use super::loader::Ended;
 use super::{Loader, OwnServers, SCHEMA, event, eventually, postgres_program};
 
-/// The password of all roles.
+/// Password of all roles.
 pub(crate) const PASSWORD: &str = "p:a\\ss'w%rd";
 
-/// Who is let in, and how. The name of the role says it.
+/// Rules for who is let in, and how. The role's name tells the rule.
 const HBA: &str = "
 hostnossl all tls_only all reject
 hostssl   all tls_only all scram-sha-256
@@ -30,10 +30,10 @@ host      all md5 all md5
 ";
 const ROLES: [&str; 6] = ["either", "tls_only", "plain_only", "by_certificate", "with_certificate", "md5"];
 
-/// The server, and all certificates that it may have.
+/// The TLS server, and all certificates that it can present.
 pub(crate) struct TlsServer {
     own: OwnServers,
-    /// Where certificates and keys of clients are.
+    /// Folder for the clients' certificates and keys.
     folder: PathBuf,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Waits for it. The server is there for as long as any test waits for it or uses it.
+    /// Waits for the turn. The server lives as long as any test waits for it or uses it.
     pub(crate) async fn wait() -> Self {
         static SHARED: Mutex<Weak<TlsServer>> = Mutex::const_new(Weak::new());
         static TURN: Mutex<()> = Mutex::const_new(());
@@ -67,7 +67,8 @@ impl Turn {
         Self { server, sqs, _mine: turn }
     }
 
-    /// A loader that takes what is in the queue, which is nothing, and ends. It connects as `role`, with these variables.
+    /// Creates a loader for the empty queue that ends at once. It connects as `role`, with `variables`; an empty value
+    /// unsets one.
     pub(crate) fn loader(&self, role: &str, variables: &[(&str, &str)]) -> Loader {
         self.server
             .variables(role)
@@ -82,7 +83,8 @@ impl Turn {
             )
     }
 
-    /// Runs such a loader, and says whether it was let in, and whether with TLS.
+    /// Runs a loader with `--dry-run`, as `role` with `variables`. Returns its end, and whether it was let in with TLS,
+    /// without TLS, or not at all.
     pub(crate) async fn try_loader(&self, role: &str, variables: &[(&str, &str)]) -> (Ended, Outcome) {
         let name = unique();
         let ended = self.loader(role, variables).env("PGAPPNAME", &name).options("--dry-run").end().await;
@@ -91,7 +93,7 @@ impl Turn {
         (ended, outcome)
     }
 
-    /// The same of psql.
+    /// Runs psql as `role` with `variables`. Returns its standard error, and whether it was let in, and with TLS.
     pub(crate) async fn try_psql(&self, role: &str, variables: &[(&str, &str)]) -> (String, Outcome) {
         let name = unique();
         let mut psql = Command::new(postgres_program("psql"));
@@ -114,7 +116,7 @@ impl Turn {
     }
 }
 
-/// What became of a client.
+/// Outcome of a client's connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Refused,
@@ -175,7 +177,7 @@ impl TlsServer {
             let file = data.join(name);
             fs::write(&file, text).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-            // The server runs as the owner of its data.
+            // The server runs as the owner of its data directory.
             let owner = fs::metadata(data).unwrap();
             chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
         }
@@ -208,7 +210,7 @@ impl TlsServer {
         self.file("stranger.crt", &other.sign("by_certificate", &[], &stranger));
     }
 
-    /// Makes a file of a client's that only its owner can read, and returns its path.
+    /// Writes a client file that only its owner can read, and returns its path.
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.join(name);
         fs::write(&path, text).unwrap();
@@ -216,18 +218,18 @@ impl TlsServer {
         self.path(name)
     }
 
-    /// The path of a client's file.
+    /// Returns the path of a client file.
     pub(crate) fn path(&self, name: &str) -> String {
         self.folder.join(name).to_str().unwrap().to_owned()
     }
 
-    /// Has the server show another certificate from now on.
+    /// Makes the server present another certificate from now on.
     pub(crate) async fn take_certificate(&self, name: &str) {
         let session = self.session().await;
         let file = format!("{name}.crt");
         session.batch_execute(&format!("ALTER SYSTEM SET ssl_cert_file = '{file}'")).await.unwrap();
         session.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-        // A session that begins later has what the server had read by then.
+        // A later session shows the settings that the server has read by then.
         eventually("another certificate", async || {
             let row = self.session().await.query_one("SELECT current_setting('ssl_cert_file')", &[]).await;
             row.unwrap().get::<_, &str>(0) == file
@@ -235,23 +237,23 @@ impl TlsServer {
         .await;
     }
 
-    /// A superuser's session.
+    /// Opens a superuser session.
     pub(crate) async fn session(&self) -> Client {
         self.own.connect().await
     }
 
-    /// What the server has logged.
+    /// Returns the server's log.
     pub(crate) fn log(&self) -> String {
         let log = Path::new(self.own.setting("SERVERS_ROOT")).join("log/postgres.log");
         String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned()
     }
 
-    /// Its port.
+    /// Returns the server's port.
     pub(crate) fn port(&self) -> &str {
         self.own.setting("PGPORT")
     }
 
-    /// The variables that say where it is and how to log in.
+    /// Returns the variables that tell a client where the server is and how to log in.
     fn variables(&self, role: &str) -> Vec<(&'static str, String)> {
         let home = self.path("home");
         let variables = [
@@ -266,7 +268,7 @@ impl TlsServer {
         variables.map(|(name, value)| (name, value.to_owned())).to_vec()
     }
 
-    /// What became of the client of this name: the server logs it before it answers.
+    /// Returns the outcome of the client with this name. The server logs a connection before it answers.
     fn outcome(&self, application_name: &str) -> Outcome {
         let log = self.log();
         let name = format!(" application_name={application_name}");
@@ -284,7 +286,7 @@ impl Drop for TlsServer {
     }
 }
 
-/// A name that no client had before, and that is not the beginning of another one.
+/// Returns a client name that hasn't been used before and isn't a prefix of another.
 fn unique() -> String {
     static NAMES: AtomicU32 = AtomicU32::new(0);
     format!("client-{:06}", NAMES.fetch_add(1, Relaxed))

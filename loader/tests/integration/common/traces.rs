@@ -1,26 +1,27 @@
-//! The forms in which a secret may lie about.
+//! Forms in which a secret can leak.
 
 use std::collections::BTreeSet;
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// What to search for: byte strings, each of which gives a secret away, and the name of the form that it is in.
+/// Byte strings to search for. Each one reveals a secret, and comes with the name of its form.
 #[derive(Clone, Default)]
 pub(crate) struct Traces(Vec<(&'static str, Vec<u8>)>);
 
 impl Traces {
-    /// A text as it is.
+    /// Returns the trace of a text as it is.
     pub(crate) fn of_text(text: &str) -> Self {
         Self::default().add("text", text)
     }
 
-    /// A text in base64, wherever in what was encoded it stood.
+    /// Returns the traces of a text in base64, at any offset within the encoded data.
     pub(crate) fn of_text_in_base64(text: &str) -> Self {
         Self::default().add_all("text in base64", in_base64(text.as_bytes()))
     }
 
-    /// A key. A quarter of one is as bad as all of it, and is found where all of it is.
+    /// Returns the traces of each quarter of a key. A leaked quarter is as bad as the whole key, and wherever the key is,
+    /// its quarters are.
     pub(crate) fn of_key(key: &[u8]) -> Self {
         key.chunks_exact(16).fold(Self::default(), |traces, quarter| {
             traces
@@ -31,14 +32,15 @@ impl Traces {
         })
     }
 
-    /// What AES-256 makes of a key, which is made of two for it: two round keys that follow one another are as good as the key.
+    /// Returns the traces of the AES-256 round keys of a key's two halves. Two consecutive round keys are as good as the
+    /// half itself.
     pub(crate) fn of_round_keys(key: &[u8]) -> Self {
-        // The first two are the key itself.
+        // The first two round keys are the key itself.
         key.chunks(32)
             .fold(Self::default(), |traces, half| traces.add_all("round key", &round_keys(half)[2..]))
     }
 
-    /// These and others.
+    /// Adds other traces.
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
@@ -53,10 +55,10 @@ impl Traces {
         self
     }
 
-    /// The forms that are in these bytes.
+    /// Returns the forms that occur in `bytes`.
     ///
-    /// There are dozens of traces, so all are looked for at once: none is where no two bytes are those that one begins with.
-    /// Tests are not optimized, so the loop is without iterators, of which each step would be a call.
+    /// There are dozens of traces, so one pass looks for all of them: it compares traces only at two bytes that start one.
+    /// Tests aren't optimized and each iterator step would be a call, so the loop does without iterators.
     pub(crate) fn forms_in(&self, bytes: &[u8]) -> BTreeSet<&'static str> {
         let mut starts = vec![false; 1 << 16];
         let starts = starts.as_mut_slice();
@@ -76,24 +78,24 @@ impl Traces {
         forms
     }
 
-    /// The bytes of the longest of them.
+    /// Returns the length of the longest trace, in bytes.
     pub(super) fn longest(&self) -> usize {
         self.0.iter().map(|(_, trace)| trace.len()).max().unwrap()
     }
 }
 
-/// Bytes in hexadecimal digits, small ones.
+/// Encodes bytes in lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     digits.map(|digit| char::from_digit(digit.into(), 16).unwrap()).collect()
 }
 
-/// Bytes in standard base64, without the padding.
+/// Encodes bytes in standard base64, without padding.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     encoded(bytes, STANDARD)
 }
 
-/// The bytes of standard base64.
+/// Decodes standard base64.
 pub(crate) fn from_base64(text: &str) -> Vec<u8> {
     let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
     for digit in text.trim_end_matches('=').bytes() {
@@ -114,17 +116,17 @@ fn encoded(bytes: &[u8], digits: &[u8; 64]) -> String {
     (0..(bytes.len() * 8).div_ceil(6)).map(|n| char::from(digit(n))).collect()
 }
 
-/// What is the same in every base64 of a text that these bytes are in the middle of.
+/// Returns the digits that are in every base64 encoding of data that contains `bytes`, for each alignment and alphabet.
 fn in_base64(bytes: &[u8]) -> BTreeSet<String> {
     let part = |(before, digits): (usize, &[u8; 64])| {
         let text = encoded(&[&[0].repeat(before), bytes].concat(), digits);
-        // The first and the last digits are those of the neighbours too.
+        // The first and the last digits also encode bits of the neighbours.
         text[(before * 8).div_ceil(6)..(before + bytes.len()) * 8 / 6].to_owned()
     };
     (0..3).flat_map(|before| [(before, STANDARD), (before, URL_SAFE)]).map(part).collect()
 }
 
-/// The key expansion of AES-256 (FIPS 197, section 5.2).
+/// Expands an AES-256 key (FIPS 197, section 5.2).
 fn round_keys(key: &[u8]) -> Vec<Vec<u8>> {
     let (s_box, mut constant) = (s_box(), 1);
     let mut words: Vec<Vec<u8>> = key.chunks(4).map(<[u8]>::to_vec).collect();
@@ -145,10 +147,10 @@ fn round_keys(key: &[u8]) -> Vec<Vec<u8>> {
     words.chunks(4).map(<[Vec<u8>]>::concat).collect()
 }
 
-/// The S-box of AES: inverses in its field, and an affine map of them.
+/// Computes the S-box of AES: the inverse in its field, then an affine map.
 fn s_box() -> [u8; 256] {
     let mut s_box = [0x63; 256];
-    // Powers of 3, which are all but 0, and of its inverse.
+    // Powers of 3, which are all elements but 0, and powers of the inverse of 3.
     let (mut power, mut inverse) = (1_u8, 1_u8);
     for _ in 0..255 {
         power ^= power << 1 ^ if power & 0x80 == 0 { 0 } else { 0x1b };

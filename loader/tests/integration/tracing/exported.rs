@@ -1,4 +1,4 @@
-//! What the collector gets, in builds with traces.
+//! The spans that a collector receives, in builds with traces.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use tokio::time::Instant;
 use super::TRACEPARENT;
 use crate::common::{Canary, Collector, Depth, Loader, Proxy, World, attribute, event, eventually, hex};
 
-/// A span has no more links.
+/// Maximum links of a span.
 const LINKS: usize = 128;
 
 fn traced(world: &World, collector: &Collector) -> Loader {
     world.loader().env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)
 }
 
-/// A trace context that was never there before.
+/// Returns a random trace context.
 fn traceparent() -> String {
     format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..))
 }
 
-/// The trace and the span that a traceparent names.
+/// Returns the trace id and the span id in a traceparent.
 fn ids(traceparent: &str) -> (String, String) {
     let mut parts = traceparent.split('-').skip(1).map(str::to_owned);
     (parts.next().unwrap(), parts.next().unwrap())
@@ -38,7 +38,7 @@ fn code(span: &Span) -> StatusCode {
     span.status.as_ref().map_or(StatusCode::Unset, Status::code)
 }
 
-/// The spans of messages and those of batches.
+/// Returns the spans of messages and the spans of batches.
 fn sorted(collector: &Collector) -> (Vec<Span>, Vec<Span>) {
     collector.spans().into_iter().partition(|span| value(span, "messaging.message.id").is_some())
 }
@@ -49,7 +49,7 @@ async fn a_trace_goes_on_from_the_message_into_the_database() {
         let collector = Collector::start().await;
         let state = ("tracestate", "vendor=one,other=two");
         let id = world.queue.send_with(&event(0), &[("traceparent", TRACEPARENT), state]).await;
-        // None of these is part of a trace that anybody looks at.
+        // None of these belongs to a sampled trace.
         world.queue.send_with(&event(1), &[]).await;
         world.queue.send_with(&event(2), &[("traceparent", "00-1-1-01"), state]).await;
         world.queue.send_with(&event(3), &[("traceparent", &traceparent().replace("-01", "-00"))]).await;
@@ -139,7 +139,7 @@ async fn a_batch_that_fails_says_why_in_its_span() {
         let collector = Collector::start().await;
         world.queue.send_with(&event(0), &[("traceparent", TRACEPARENT)]).await;
 
-        // One try is cancelled, the next one succeeds.
+        // The first try is cancelled, the next one succeeds.
         let lock = world.lock_logins().await;
         let running = traced(world, &collector).options("--log-level debug").start();
         let pid = world.backends_in_copy(1).await[0];
@@ -152,10 +152,10 @@ async fn a_batch_that_fails_says_why_in_its_span() {
         let [failed] = batch.events.as_slice() else { panic!("{} events", batch.events.len()) };
         assert_eq!(attribute(&failed.attributes, "error.type").as_deref(), Some("57014"));
         assert_eq!((code(batch), value(batch, "error.type")), (StatusCode::Unset, None));
-        // Both the line of the failure and that of the success lead to the trace.
+        // The log lines of the failure and of the success both name the trace.
         assert_eq!(ended.stderr.matches(&format!("trace_id={}", hex(&batch.trace_id))).count(), 2);
 
-        // One that is given up.
+        // A batch that is given up.
         let collector = Collector::start().await;
         let _lock = world.lock_logins().await;
         world.queue.send_with(&event(1), &[("traceparent", TRACEPARENT)]).await;
@@ -195,18 +195,18 @@ async fn a_delete_that_is_not_confirmed_shows_in_the_span_of_its_message() {
 #[tokio::test]
 async fn a_collector_that_is_away_holds_up_nothing() {
     World::run(async |world| {
-        // One port at which nobody listens, and one at which nobody answers.
+        // Nobody listens on one port, and nobody answers on the other.
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (nobody, nothing) = (closed.local_addr().unwrap(), silent.local_addr().unwrap());
         drop(closed);
         for (address, says) in
-            [(nobody, "spans cannot be exported"), (nothing, "the last spans could not be")]
+            [(nobody, "spans cannot be exported"), (nothing, "the last spans were not exported")]
         {
             for n in 0..60 {
                 world.queue.send_with(&event(n), &[("traceparent", &traceparent())]).await;
             }
-            // Spans are far more than wait for the collector.
+            // There are far more spans than may wait for the collector.
             let loader = world.loader().env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"));
             let loader =
                 loader.env("OTEL_BSP_MAX_QUEUE_SIZE", "8").env("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4");
@@ -232,7 +232,7 @@ async fn no_span_holds_a_body() {
         let mut bodies = canary.events(20);
         bodies.extend(canary.rejects());
         for body in &bodies {
-            // Only two attributes are asked for.
+            // The loader requests only the two trace attributes.
             let other = ("canary", canary.marker.as_str());
             world.queue.send_with(body, &[("traceparent", &traceparent()), other]).await;
         }
@@ -242,7 +242,7 @@ async fn no_span_holds_a_body() {
         assert_eq!(collector.header("authorization"), "Basic of-a-secret");
         let mut output = ended.output();
 
-        // Runs that fail with events in hand, and one message that the database refuses.
+        // Runs that fail with events in flight, and one message that the database refuses.
         for body in &canary.events(5) {
             world.queue.send_with(body, &[("traceparent", &traceparent())]).await;
         }
@@ -254,7 +254,7 @@ async fn no_span_holds_a_body() {
         assert!(spans.iter().any(|span| value(span, "error.type").is_some()) && spans.len() > bodies.len());
         assert!(!holds(&canary.marker), "in a span");
         assert!(!output.contains("of-a-secret"), "in the log");
-        // What is in a span is found.
+        // Proves that the search finds text that is in a span.
         assert!(holds(&world.name));
     })
     .await;
