@@ -40,8 +40,11 @@ install: ## Install the extension into a PostgreSQL that is there: make install 
 install-loader: ## Install the loader with systemd unit, man pages, completions: make install-loader PREFIX=/usr DESTDIR=/tmp/package
 	@dev/build loader && dev/install-loader
 
-lint: ## Check formatting and lints
-	@. dev/env.sh && cargo fmt --all --check && cargo clippy --workspace --all-targets --features loader/null-consumer,loader/otlp -- -D warnings
+lint: ## Check formatting, imports and lints
+	@. dev/env.sh && cargo fmt --all --check && dev/imports --quiet loader/src pg_mask/src && dev/words && cargo clippy --workspace --all-targets --features loader/null-consumer,loader/otlp -- -D warnings
+
+docs: ## Build the documentation as a site, in target/book
+	@dev/book
 
 fmt: ## Format the Rust code
 	@cargo fmt --all
@@ -49,4 +52,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-compose chaos soak bench build install install-loader lint fmt clean
+.PHONY: help demo psql stop test test-compose chaos soak bench build install install-loader lint docs fmt clean

@@ -7,7 +7,7 @@ FROM user_logins
 ORDER BY user_id, masked_ip, app_version
 LIMIT 5;
 
-\echo '--- The same rows, unmasked for somebody who may.'
+\echo '--- The same rows, unmasked for somebody who can.'
 SELECT user_id, unmask_pii(masked_ip) AS ip, unmask_pii(masked_device_id) AS device_id
 FROM user_logins
 ORDER BY user_id, masked_ip, app_version

@@ -19,6 +19,13 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/pg_mask
 MINISTACK_VENV=$CACHE/ministack-$(sed -n 's/^ministack==//p' dev/requirements.txt)
 export MINISTACK_PYTHON=$MINISTACK_VENV/bin/python
 
+# It builds the site of the documents. One on the PATH that is of this version serves as well.
+MDBOOK_VERSION=0.5.4
+MDBOOK=$CACHE/mdbook-$MDBOOK_VERSION/bin/mdbook
+if [[ $(mdbook --version 2>/dev/null) == "mdbook v$MDBOOK_VERSION" ]]; then
+    MDBOOK=$(command -v mdbook)
+fi
+
 # cargo-pgrx must be of the very version of pgrx; one on the PATH that is serves as well.
 PGRX_VERSION=$(sed -n 's/^pgrx = "=\(.*\)"$/\1/p' Cargo.toml)
 CARGO_PGRX=$CACHE/cargo-pgrx-$PGRX_VERSION/bin/cargo-pgrx

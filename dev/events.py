@@ -170,7 +170,7 @@ def main():
             print(body)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read this has read enough. Python would complain once more at its exit.
+        # The reader has read enough. Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -303,7 +303,7 @@ def server_user():
 
 def installed_sqs_server():
     """The Python of the virtual environment that has the SQS server."""
-    # Where it is, dev/env.sh says; whoever has not read that in may start the servers too.
+    # Where it is, dev/env.sh says; a caller that has not read it can start the servers too.
     where = ["bash", "-c", '. dev/env.sh && echo "$MINISTACK_PYTHON"']
     python = subprocess.run(where, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
     if not os.access(python, os.X_OK):
@@ -383,7 +383,7 @@ def is_healthy(env):
 
 
 def free_port():
-    # It may be taken again before the server binds it: whoever asks for one tries again.
+    # It may be taken again before the server binds it: the caller tries again.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

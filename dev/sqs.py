@@ -30,7 +30,7 @@ DAY_SECONDS = 24 * 60 * 60
 
 
 def create(client, name, fresh=False):
-    """Creates the queue where it is missing; `fresh` empties one that is there, by making it anew."""
+    """Creates the queue where it is missing; `fresh` empties one that is there, by making it again."""
     dead_letters = f"{name}-dlq"
     if fresh:
         for old in (name, dead_letters):

@@ -86,6 +86,7 @@ class Consumers:
             **cluster.login("bench_consumer", password, SCHEMA),
             "QUEUE": QUEUE,
             "LOADER_QUEUE": QUEUE,
+            "LOADER_INBOX": "login_inbox",
             # With a long poll a loader that is told to stop would wait for its calls. While messages wait, so does none.
             "LOADER_WAIT": "0",
         }

@@ -6,7 +6,7 @@ from ingest import check_key
 from sampling import progress, rounds, timed
 
 REMASK = "CALL remask_column('user_logins', 'masked_ip')"
-# The same rows written anew, and nothing else done to them.
+# The same rows written again, and nothing else done to them.
 UPDATE = "UPDATE user_logins SET masked_ip = masked_ip || ''"
 
 
@@ -56,7 +56,7 @@ def write_masked(cluster, session, scheme):
 
 
 def fill(session, file):
-    """Loads the rows anew: no side is to meet what another one left dead, or left to write."""
+    """Loads the rows again: no side must meet what another one left dead, or left to write."""
     session.execute("TRUNCATE user_logins")
     session.execute(data.copy("user_logins", file))
     session.execute("VACUUM ANALYZE user_logins")

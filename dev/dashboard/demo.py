@@ -71,7 +71,7 @@ class Demo:
             }
             log = (self._state / f"{name}.log").open("w")
             loader = REPOSITORY / "target/release/loader"
-            self._start([loader, "--queue", QUEUE], env=environment, stdout=log, stderr=log)
+            self._start([loader, "--queue", QUEUE, "--inbox", "login_inbox"], env=environment, stdout=log, stderr=log)
 
     def _start(self, command, **how):
         process = subprocess.Popen(command, text=True, **how)

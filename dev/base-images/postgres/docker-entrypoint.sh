@@ -36,7 +36,7 @@ initdb_args=()
 initdb --username="$POSTGRES_USER" --pwfile=<(echo "${POSTGRES_PASSWORD:-}") "${initdb_args[@]}"
 printf '\nhost all all all %s\n' "$method" >>"$PGDATA/pg_hba.conf"
 
-# No TCP as yet: whoever waits for the server must not find this one.
+# No TCP yet: a client that waits for the server must not find this one.
 pg_ctl -D "$PGDATA" -o "$(printf '%q ' "${@:2}" -c listen_addresses=)" -w start
 export PGPASSWORD=${POSTGRES_PASSWORD:-}
 run_psql() { psql -v ON_ERROR_STOP=1 --no-psqlrc --username "$POSTGRES_USER" --no-password "$@"; }

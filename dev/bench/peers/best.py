@@ -104,7 +104,7 @@ def main():
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--masks", choices=("inbox", "python"), default="inbox")
     options = parser.parse_args()
-    # Children end with their parent's group: whoever started us ends that.
+    # Children end with their parent's group: the process that started us ends that.
     for _ in range(options.processes - 1):
         multiprocessing.Process(target=process, args=(options,), daemon=True).start()
     process(options)

@@ -1,11 +1,11 @@
-//! Any text becomes a row of as many fields as there are columns, or a reject; and if PostgreSQL's rules for JSON take the
-//! text for an object, a reject is for a reason of its own. In an envelope, under a pointer or in a string it becomes the
-//! same. A text whose first line is a pointer finds what serde_json finds by it in the rest.
+//! Any text becomes a row with as many fields as there are columns, or a reject. If serde_json reads the text as an object,
+//! it is never rejected as not an object. In an envelope, under a pointer or in a string, the text has an equal result. If
+//! the first line of a text is a pointer, it finds in the rest what serde_json finds there.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use masking::scheme::Scheme;
-use masking::{Column, Envelope, Masked, Masks, Message, Pointer, PushError, Reject, Rows, Rule, Rules};
+use masking::{Column, Envelope, MaskRule, MaskContext, Event, Pointer, PushError, Reject, Rows, Rule, Rules};
 use serde_json::Value;
 
 fn rules() -> Rules {
@@ -13,7 +13,7 @@ fn rules() -> Rules {
         |name: &str, rule, limit, json| Column { name: name.into(), rule, limit, not_null: false, json };
     Rules::new(vec![
         column("user_id", Rule::Copy("user_id".into()), Some(8), false),
-        column("masked_ip", Rule::Mask(Masked { key: "ip".into(), scheme: None }), Some(16), false),
+        column("masked_ip", Rule::Mask(MaskRule { key: "ip".into(), scheme: None }), Some(16), false),
         column("ip", Rule::Copy("ip".into()), None, false),
         column("app_version", Rule::Version("app_version".into()), None, false),
         column("details", Rule::Copy("details".into()), None, true),
@@ -21,12 +21,12 @@ fn rules() -> Rules {
     ])
 }
 
-/// What `body` becomes, with the event at `event` in what `envelope` holds.
+/// Returns the rows and the result for `body`, with the event at `event` in the text in `envelope`.
 fn pushed(envelope: Envelope, event: Pointer, body: &str) -> (Rows, Result<(), Reject>) {
     let rules = rules().of_events_at(envelope, event);
     let mut rows = rules.rows();
-    let masks = Masks { default: Scheme::Base64, ring: None };
-    let result = rules.push(&Message { id: None, sent_at: SENT_AT, body }, &masks, &mut rows);
+    let masks = MaskContext { default: Scheme::Base64, ring: None };
+    let result = rules.push(&Event { id: None, sent_at: SENT_AT, body }, &masks, &mut rows);
     let result = result.map_err(|error| match error {
         PushError::Reject(reject) => reject,
         PushError::OutOfMemory => panic!("out of memory"),
@@ -48,7 +48,7 @@ fuzz_target!(|text: &str| {
     match &result {
         Ok(()) => {
             for column in [0, 1, 2, 4] {
-                // Postgres takes nothing else for a text.
+                // Postgres accepts only such bytes as a text.
                 let text = rows.field(0, column).map(|text| str::from_utf8(text).expect("UTF-8"));
                 assert!(!text.is_some_and(|text| text.contains('\0')));
             }
@@ -67,7 +67,8 @@ fuzz_target!(|text: &str| {
         (Envelope::Sns, "", notification),
         (Envelope::None, "/a/0", format!("{{\"a\":[{quoted}]}}")),
     ];
-    // Under a pointer a string is looked into, and as a body it is not; and what is no JSON may close what is round it.
+    // Under a pointer a string's text is read, but a body that is a string is not. An event that isn't JSON may close the
+    // JSON around it.
     if matches!(&json, Ok(value) if !value.is_string()) {
         within.push((Envelope::None, "/1/~1", format!("[0, {{\"/\":{text}}}]")));
     }
@@ -76,10 +77,10 @@ fuzz_target!(|text: &str| {
         assert_eq!(also.is_ok(), result.is_ok());
         assert!(result.is_err() || same.fields(0).eq(rows.fields(0)), "the same row");
     }
-    // Neither envelope nor place is what it should be.
+    // Neither the envelope nor the location is the right one.
     for pointer in ["", "/a", "/0/a"] {
-        pushed(Envelope::Sns, at(pointer), text);
-        pushed(Envelope::None, at(pointer), text);
+        _ = pushed(Envelope::Sns, at(pointer), text);
+        _ = pushed(Envelope::None, at(pointer), text);
     }
 
     if let Some((pointer, document)) = text.split_once('\n')

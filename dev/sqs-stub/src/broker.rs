@@ -1,4 +1,4 @@
-//! All queues, and what the whole server shares.
+//! All queues, and the state that the whole server shares.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,27 +18,28 @@ use crate::state::State;
 /// One queue.
 pub(crate) struct Queue {
     pub(crate) name: Arc<str>,
-    /// Differs for a queue made anew under an old name.
+    /// The queue's number. A queue that is created again under a name gets a new one.
     pub(crate) number: u32,
     pub(crate) fifo: bool,
-    /// Wakes receive calls that wait: there is something new, or it is known when there will be.
+    /// Wakes waiting receive calls: there is a new message, or a new time at which one becomes receivable.
     pub(crate) changed: Notify,
     attributes: Mutex<BTreeMap<String, String>>,
     state: Mutex<State>,
 }
 
 impl Queue {
-    /// Nothing can be half done in it: what fails, fails before it changes anything.
+    /// Locks the messages. They are consistent even after a panic: an operation that fails does so before it changes
+    /// anything.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The attributes that were set.
+    /// Returns the attributes that were set.
     pub(crate) fn attributes(&self) -> BTreeMap<String, String> {
         self.attributes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets some attributes and leaves the others.
+    /// Sets some attributes and keeps the others.
     pub(crate) fn set_attributes(&self, changed: BTreeMap<String, String>) -> Result<(), Refusal> {
         let mut attributes = self.attributes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = attributes.clone();
@@ -65,7 +66,7 @@ impl Queue {
 pub(crate) struct Broker {
     pub(crate) tally: Tally,
     pub(crate) recorder: Recorder,
-    /// What every queue's URL begins with, the slash before the account included.
+    /// The beginning of every queue's URL, without the slash before the account.
     pub(crate) base_url: String,
     queues: RwLock<HashMap<String, Arc<Queue>>>,
     next_queue: AtomicU32,
@@ -88,14 +89,14 @@ impl Broker {
         }
     }
 
-    /// The queue of this name. Its URL will do, too: its last part is the name.
+    /// Returns the queue with this name. Accepts its URL too, whose last part is the name.
     pub(crate) fn queue(&self, name: &str) -> Result<Arc<Queue>, Refusal> {
         let name = name.rsplit('/').next().unwrap_or(name);
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         queues.get(name).cloned().ok_or_else(Refusal::no_queue)
     }
 
-    /// Makes a queue, or finds the one that is there if its attributes are the same.
+    /// Creates a queue, or returns the existing one if these attributes are equal.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -127,12 +128,12 @@ impl Broker {
         self.queues.write().unwrap_or_else(PoisonError::into_inner).remove(&*queue.name);
     }
 
-    /// The queue of this name, made if it is missing.
+    /// Returns the queue with this name, and creates it if it is missing.
     pub(crate) fn ensure(&self, name: &str) -> Result<Arc<Queue>, Refusal> {
         self.queue(name).or_else(|_| self.create(name, BTreeMap::new()))
     }
 
-    /// Puts messages into a queue. Those of a FIFO queue go to its groups in turn.
+    /// Puts messages into a queue. A FIFO queue's groups are used in turn.
     pub(crate) fn fill(
         &self,
         queue: &Queue,
@@ -145,14 +146,15 @@ impl Broker {
         for i in 0..count {
             let group = queue.fifo.then(|| (i % groups.max(1)).to_string());
             let outgoing = Outgoing { body: &body(i), group: group.as_deref(), ..Outgoing::default() };
-            state.enter(now, outgoing);
+            state.send_without_deduplication(now, outgoing);
         }
         drop(state);
         crate::counters::add(&self.tally.sent, count);
         queue.changed.notify_waiters();
     }
 
-    /// Moves messages that were received too often. Back, if their queue is not there: nothing may get lost.
+    /// Moves messages that were received too often to the dead-letter queue. If that does not exist, puts them back, so that
+    /// none is lost.
     pub(crate) fn bury(&self, from: &Queue, dead: Vec<Message>) {
         if dead.is_empty() {
             return;
@@ -163,7 +165,7 @@ impl Broker {
         crate::counters::add(&self.tally.dead, dead.len());
         let mut state = to.state();
         for message in dead {
-            state.put(message);
+            state.insert(message);
         }
         drop(state);
         to.changed.notify_waiters();
@@ -188,7 +190,7 @@ impl Broker {
         *self.faults.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(faults);
     }
 
-    /// Whether a fault of this probability happens now.
+    /// Decides whether a fault with this probability happens now, and counts it if so.
     pub(crate) fn strikes(&self, fault: Fault, probability: f64) -> bool {
         let strikes = self.dice.falls(probability);
         if strikes {
@@ -197,7 +199,7 @@ impl Broker {
         strikes
     }
 
-    /// True every other time.
+    /// Returns true with probability 1/2.
     pub(crate) fn coin(&self) -> bool {
         self.dice.falls(0.5)
     }

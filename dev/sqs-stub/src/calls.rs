@@ -1,4 +1,4 @@
-//! The calls of SQS: from the JSON of a request to that of its answer.
+//! The calls of SQS: from a request's JSON to its answer's.
 
 mod messages;
 mod queues;
@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::protocol::Action;
 use crate::refusal::Refusal;
 
-/// The most entries of a call.
+/// Maximum number of entries in a call.
 const MOST_ENTRIES: usize = 10;
 
 /// Performs a call.
@@ -42,7 +42,7 @@ pub(crate) fn json(answer: &impl Serialize) -> Result<String, Refusal> {
     serde_json::to_string(answer).map_err(|e| Refusal::unreadable(&e))
 }
 
-/// What SQS asks of every batch.
+/// Checks SQS's requirements for every batch.
 fn check_batch<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Result<(), Refusal> {
     let entries = ids.len();
     if entries == 0 {

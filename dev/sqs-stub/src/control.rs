@@ -1,4 +1,4 @@
-//! The paths below `/_stub/`, by which benchmarks in other languages steer the server.
+//! The paths below `/_stub/`, through which benchmarks in other languages control the server.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::faults::Faults;
 use crate::http::{refuse, respond};
 use crate::refusal::Refusal;
 
-/// Bytes of a body, if nothing is said.
+/// Size of a generated body in bytes, unless the command sets one.
 const BODY_SIZE: usize = 220;
 
 #[derive(Deserialize)]
@@ -27,11 +27,11 @@ struct Delay {
 struct Fill {
     queue: String,
     count: usize,
-    /// Of bodies made up here.
+    /// Size of the generated bodies, in bytes.
     size: Option<usize>,
-    /// The body, with `{n}` where its number belongs.
+    /// The body, with `{n}` in place of the message's number.
     template: Option<String>,
-    /// How many message groups of a FIFO queue take turns.
+    /// Number of a FIFO queue's message groups, which are used in turn.
     groups: Option<usize>,
 }
 
@@ -41,7 +41,7 @@ struct Reset {
     queue: String,
 }
 
-/// Performs a command. The delay and the faults do not hit it.
+/// Performs a command. The delay and the faults do not affect it.
 pub(crate) fn answer(broker: &Broker, method: &Method, command: &str, body: &[u8]) -> Response<Full<Bytes>> {
     let result = match (method, command) {
         (&Method::GET, "counters") => json(&broker.tally.counters()),
@@ -81,7 +81,7 @@ fn fill(broker: &Broker, fill: &Fill) -> Result<String, Refusal> {
     Ok("{}".into())
 }
 
-/// A JSON object with this number, of this many bytes if they are enough.
+/// Returns a JSON object with this number. Its length is `size` bytes, unless the number needs more.
 fn body_of(n: usize, size: usize) -> String {
     let start = format!("{{\"n\":{n},\"pad\":\"");
     let pad = size.saturating_sub(start.len() + 2);

@@ -1,4 +1,4 @@
-//! What the server has done.
+//! Counters of the server's work.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -10,36 +10,36 @@ use serde::Serialize;
 use crate::faults::Fault;
 use crate::protocol::Action;
 
-/// What a server has done so far.
+/// Counters of a server's work so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
-    /// Calls by action, those included that a fault was made of.
+    /// Calls by action, including calls that a fault affected.
     pub calls: BTreeMap<&'static str, u64>,
-    /// Faults by the names that [`crate::Faults`] has for them.
+    /// Faults, by their field names in [`crate::Faults`].
     pub faults: BTreeMap<&'static str, u64>,
-    /// Messages put in, by calls or directly.
+    /// Messages put into queues, by calls or directly.
     pub sent: u64,
-    /// Messages handed out, those included that had been before.
+    /// Messages delivered, including redeliveries.
     pub received: u64,
-    /// Of those, the ones that had been handed out before.
+    /// Messages delivered that had been delivered before.
     pub redelivered: u64,
     /// Messages deleted.
     pub deleted: u64,
-    /// Deletes refused for their receipt, which the queue gave out and which has ended.
+    /// Deletes refused because a receipt that this queue issued is no longer valid.
     pub stale_deletes: u64,
     /// Messages moved to a dead-letter queue.
     pub dead: u64,
-    /// The most messages of one queue that were received and not yet deleted at a time.
+    /// Maximum number of one queue's messages that were in flight at a time.
     pub most_in_flight: u64,
-    /// When these were counted. All times are microseconds on a clock of the process that never goes back.
+    /// Time at which these counters were read. All times are microseconds on a monotonic clock of the process.
     pub now_us: u64,
-    /// When the first message was handed out; 0 if none was.
+    /// Time of the first delivery, or 0 if there was none.
     pub first_received_us: u64,
-    /// When the last one was deleted; 0 if none was.
+    /// Time of the last delete, or 0 if there was none.
     pub last_deleted_us: u64,
 }
 
-/// The same while it is counted.
+/// The counters while they are being counted.
 #[derive(Default)]
 pub(crate) struct Tally {
     calls: [AtomicU64; Action::ALL.len()],
@@ -55,7 +55,7 @@ pub(crate) struct Tally {
     last_deleted_us: AtomicU64,
 }
 
-/// Never 0, which stands for what has not happened.
+/// Returns the time. It is never 0, which stands for an event that has not happened.
 fn now_us() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
@@ -75,14 +75,14 @@ impl Tally {
         add(&self.faults[fault as usize], 1);
     }
 
-    /// Messages were handed out.
+    /// Records the time of the first delivery.
     pub(crate) fn note_received(&self) {
         if self.first_received_us.load(Ordering::Relaxed) == 0 {
             _ = self.first_received_us.compare_exchange(0, now_us(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// Messages were deleted.
+    /// Records the time of the last delete.
     pub(crate) fn note_deleted(&self) {
         self.last_deleted_us.fetch_max(now_us(), Ordering::Relaxed);
     }

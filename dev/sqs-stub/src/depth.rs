@@ -1,26 +1,26 @@
-//! How much is in a queue.
+//! The depth of a queue.
 
 use crate::message::Place;
 
-/// How many messages are in a queue.
+/// Number of messages in a queue, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Can be received.
+    /// Messages that can be received.
     pub visible: u64,
-    /// Received and not yet deleted.
+    /// Messages that were received and not deleted yet.
     pub hidden: u64,
-    /// Sent with a delay that has not passed.
+    /// Messages that were sent with a delay that has not passed yet.
     pub delayed: u64,
 }
 
 impl Depth {
-    /// All of them.
+    /// Returns the number of all messages.
     #[must_use]
     pub fn total(self) -> u64 {
         self.visible + self.hidden + self.delayed
     }
 
-    /// The number that a message in this place counts in.
+    /// Returns the counter for messages in this place.
     pub(crate) fn of(&mut self, place: Place) -> &mut u64 {
         match place {
             Place::Ready => &mut self.visible,

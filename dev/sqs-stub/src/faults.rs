@@ -1,11 +1,11 @@
-//! What is made to go wrong, and how often.
+//! The faults that are made, and their probabilities.
 
 use std::sync::{Mutex, PoisonError};
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong. Each number is a probability from 0 to 1.
+/// The faults to make. Each number is a probability from 0 to 1.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -17,37 +17,37 @@ pub struct Faults {
     pub lost_answer: f64,
     /// A call is performed or not, and the answer never comes. The connection stays open for two minutes.
     pub hang: f64,
-    /// An entry of `DeleteMessageBatch` fails by itself with `InternalError` and is not performed.
+    /// One entry of `DeleteMessageBatch` fails with `InternalError` and is not performed.
     pub partial_delete: f64,
-    /// The same for `ChangeMessageVisibilityBatch`.
+    /// One entry of `ChangeMessageVisibilityBatch` fails with `InternalError` and is not performed.
     pub partial_extend: f64,
-    /// A message handed out stays visible and is handed out once more with another receipt. Both receipts are
-    /// good. Not in FIFO queues, which do not do so.
+    /// A delivered message stays visible and is delivered again with another receipt. Both receipts are valid. Not made in
+    /// FIFO queues, which do not duplicate.
     pub duplicate: f64,
-    /// The receipt of a message handed out is bad from the start, and the message becomes visible again
-    /// shortly.
+    /// The receipt of a delivered message is invalid from the start, and the message becomes visible again after a short
+    /// time.
     pub expire: f64,
     /// Calls signed with one of these access key ids are answered with `key_error`.
     pub expired_keys: Vec<String>,
-    /// The error of those calls.
+    /// The error for calls signed with `expired_keys`.
     pub key_error: KeyError,
-    /// The actions, such as `ReceiveMessage`, whose calls `throttle`, `server_error`, `lost_answer` and `hang`
-    /// may hit. All, if empty.
+    /// The actions, such as `ReceiveMessage`, whose calls `throttle`, `server_error`, `lost_answer` and `hang` may affect.
+    /// If empty, all actions.
     pub only: Vec<String>,
-    /// Whether a message that has not been handed out again is deleted by its last receipt even after its
-    /// visibility has ended, as standard queues do.
+    /// Whether the last receipt of a message, if it was not delivered again, deletes the message even after its visibility
+    /// timeout. Standard queues behave so.
     pub late_receipts: bool,
-    /// Starts the random numbers anew from here. Otherwise they go on.
+    /// Restarts the random numbers from this seed. Without it they continue.
     pub seed: Option<u64>,
 }
 
-/// An error that SQS answers a call with because of its credentials.
+/// An error with which SQS rejects a call because of its credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum KeyError {
-    /// Temporary credentials have ended.
+    /// The temporary credentials have expired.
     #[default]
     ExpiredToken,
-    /// There is no such key.
+    /// The key does not exist.
     InvalidClientTokenId,
     /// The secret does not belong to the key.
     SignatureDoesNotMatch,
@@ -85,7 +85,7 @@ impl Fault {
 }
 
 impl Faults {
-    /// Whether every probability is one.
+    /// Whether every probability is from 0 to 1.
     pub(crate) fn is_sound(&self) -> bool {
         [
             self.throttle,
@@ -101,7 +101,7 @@ impl Faults {
         .all(|p| (0.0..=1.0).contains(p))
     }
 
-    /// Whether faults of whole calls may hit this action.
+    /// Whether faults of whole calls may affect this action.
     pub(crate) fn may_hit(&self, action: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == action)
     }
@@ -116,7 +116,7 @@ impl Faults {
     }
 }
 
-/// Random numbers that are the same in every run with the same seed and the same calls.
+/// Random numbers that are equal in every run with equal seed and calls.
 pub(crate) struct Dice {
     random: Mutex<Rng>,
 }
@@ -130,7 +130,7 @@ impl Dice {
         self.with(|random| random.seed(seed));
     }
 
-    /// True with this probability. What is sure takes no random number.
+    /// Returns true with this probability. A certain result uses no random number.
     pub(crate) fn falls(&self, probability: f64) -> bool {
         probability > 0.0 && (probability >= 1.0 || self.with(|random| random.f64() < probability))
     }

@@ -1,4 +1,4 @@
-//! HTTP: connections, what is common to all calls, and the faults of whole calls.
+//! HTTP: connections, the common part of all calls, and the faults of whole calls.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,21 +21,21 @@ use crate::protocol::Action;
 use crate::refusal::Refusal;
 use crate::{calls, control};
 
-/// For how long a connection stays open on which no answer comes.
+/// Time for which a connection stays open if a fault withholds its answer.
 const HANG: Duration = Duration::from_mins(2);
 
-/// What a call comes to. An error closes the connection without an answer.
+/// The result of a call. An error closes the connection without an answer.
 pub(crate) type Answer = Result<Response<Full<Bytes>>, io::Error>;
 
-/// Serves whoever connects, for ever.
+/// Serves all connections, indefinitely.
 pub(crate) async fn listen(listener: TcpListener, broker: Arc<Broker>) -> Infallible {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            // Without it the client's delayed acknowledgements are waited for.
+            // Without this, it would wait for the client's delayed acknowledgements.
             _ = stream.set_nodelay(true);
             tokio::spawn(serve(stream, Arc::clone(&broker)));
         } else {
-            // Out of file descriptors, most likely.
+            // Most likely there are no file descriptors left.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -43,7 +43,7 @@ pub(crate) async fn listen(listener: TcpListener, broker: Arc<Broker>) -> Infall
 
 async fn serve(stream: TcpStream, broker: Arc<Broker>) {
     let service = service_fn(|request| answer(&broker, request));
-    // Its errors are connections that the client has closed, or that a fault closes.
+    // Its errors are connections that the client closed, or that a fault closes.
     _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -58,7 +58,7 @@ async fn answer(broker: &Broker, request: Request<Incoming>) -> Answer {
     let action = Action::of_target(header("x-amz-target")).filter(|_| head.method == Method::POST);
     let Some(action) = action else { return Ok(refuse(&Refusal::unknown_action())) };
     let result = call(broker, action, header(AUTHORIZATION.as_str()), &body).await?;
-    // After the change: what was handed out is hidden while the answer is on its way.
+    // The delay comes after the change, so delivered messages are hidden while the answer is delayed.
     let delay = broker.delay();
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
@@ -69,7 +69,7 @@ async fn answer(broker: &Broker, request: Request<Incoming>) -> Answer {
     })
 }
 
-/// Performs a call, unless a fault is in the way.
+/// Performs a call, unless a fault prevents it.
 async fn call(
     broker: &Broker,
     action: Action,
@@ -105,7 +105,7 @@ async fn call(
     Ok(result)
 }
 
-/// An answer in JSON.
+/// Returns an answer in JSON.
 pub(crate) fn respond(status: StatusCode, json: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(json)));
     *response.status_mut() = status;
@@ -114,7 +114,7 @@ pub(crate) fn respond(status: StatusCode, json: String) -> Response<Full<Bytes>>
     response
 }
 
-/// An error in JSON.
+/// Returns an error in JSON.
 pub(crate) fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
     let kind = format!("com.amazonaws.sqs#{}", refusal.kind);
     let json = serde_json::json!({ "__type": kind, "message": refusal.message }).to_string();

@@ -1,8 +1,8 @@
-//! `sqs-stub` is an SQS server in memory, for benchmarks and tests of faults.
+//! `sqs-stub` is an SQS server in memory, for benchmarks and fault tests.
 //!
-//! For benchmarks: it takes so little time for a call that the client is what is measured, and it can add a
-//! delay to each one, as the way to AWS does. For tests: it makes faults that a real queue makes rarely, as
-//! often as is asked for and in an order that a seed fixes, and it counts and logs what became of messages.
+//! For benchmarks, it takes so little time for a call that the client is what is measured. It can add a delay to each call,
+//! as the network path to AWS does. For tests, it makes faults that are rare in a real queue, as often as requested and in
+//! an order that a seed fixes. It also counts and logs what happened to messages.
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
@@ -17,41 +17,40 @@
 //! # }
 //! ```
 //!
-//! From outside, paths below `/_stub/` do the same:
+//! Other processes use paths below `/_stub/` for this:
 //!
 //! | call | body |
 //! |---|---|
 //! | `GET /_stub/counters` | none; answers with [`Counters`] |
 //! | `POST /_stub/delay` | `{"ms":20}` |
-//! | `POST /_stub/faults` | [`Faults`]; what is not named stops |
+//! | `POST /_stub/faults` | [`Faults`]; faults that are not named stop |
 //! | `POST /_stub/fill` | `{"queue":"q","count":100000}` with `"size":220` or `"template":"{n}"`, and `"groups":8` |
 //! | `POST /_stub/reset` | `{"queue":"q"}`; empties it |
 //!
-//! # Where it differs from SQS
+//! # Differences from SQS
 //!
-//! - Only the JSON protocol, and the actions that [`Counters::calls`] lists. No list of queues, no tags, no
-//!   message attributes (they are dropped), no permissions. Signatures are not looked at.
-//! - No limits of size, rate, messages in flight or retention. Attributes other than `VisibilityTimeout`,
-//!   `DelaySeconds`, `ReceiveMessageWaitTimeSeconds`, `FifoQueue`, `ContentBasedDeduplication` and
-//!   `RedrivePolicy` are kept and told, and mean nothing.
-//! - A standard queue hands messages out in the order sent, and those first that came back. It doubles none
-//!   unless [`Faults::duplicate`] says so, and always gives as many as it has.
-//! - A receipt ends with the visibility of its delivery, unless [`Faults::late_receipts`] says otherwise. To
-//!   delete once more what is deleted succeeds.
-//! - Deduplication ids and receive attempt ids are remembered for as long as the server runs, SQS's 5 minutes or not.
-//! - Attributes of messages are `SentTimestamp`, `ApproximateReceiveCount`, `MessageGroupId` and
-//!   `SequenceNumber`.
+//! - Supports only the JSON protocol, and the actions that [`Counters::calls`] lists. It has no list of queues, no tags, no
+//!   message attributes (they are dropped) and no permissions. It does not check signatures.
+//! - Has no limits on size, rate, messages in flight or retention. It stores and returns all attributes, but only
+//!   `VisibilityTimeout`, `DelaySeconds`, `ReceiveMessageWaitTimeSeconds`, `FifoQueue`, `ContentBasedDeduplication` and
+//!   `RedrivePolicy` have an effect.
+//! - A standard queue delivers messages in the order sent, and returned messages first. It duplicates a message only if
+//!   [`Faults::duplicate`] says so, and always delivers as many messages as it has.
+//! - A receipt expires with its delivery's visibility timeout, unless [`Faults::late_receipts`] is set. Deleting a deleted
+//!   message again succeeds.
+//! - Deduplication ids and receive attempt ids are remembered while the server runs, instead of for SQS's 5 minutes.
+//! - A message's attributes are `SentTimestamp`, `ApproximateReceiveCount`, `MessageGroupId` and `SequenceNumber`.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server` | what a test holds: start, steer, stop |
+//! | `server` | the server as a test holds it: start, control, stop |
 //! | `http`, `control` | connections and faults of whole calls; the paths below `/_stub/` |
 //! | `protocol`, `refusal` | the JSON of requests, answers and errors |
-//! | `calls` | one function an action |
-//! | `broker` | the queues, and what they share |
+//! | `calls` | one function for each action |
+//! | `broker` | the queues and their shared state |
 //! | `state`, `ready`, `message`, `depth`, `settings` | one queue: messages, order, receipts, attributes |
-//! | `faults` | what goes wrong, and the dice |
-//! | `counters`, `recorder` | what was done |
+//! | `faults` | the configured faults, and random numbers |
+//! | `counters`, `recorder` | counters and a log of events |
 
 mod broker;
 mod calls;

@@ -1,4 +1,4 @@
-//! Runs the server until it is told to stop.
+//! Runs the server until a signal, or the end of standard input, stops it.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,23 +9,23 @@ use sqs_stub::{Options, Server};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// An SQS server in memory, for benchmarks and tests of faults. Prints its URL on standard output.
+/// An SQS server in memory, for benchmarks and fault tests. Prints its URL to standard output.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Port on 127.0.0.1; 0 for any that is free
+    /// Port on 127.0.0.1; 0 chooses a free port
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// Milliseconds added to every call
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
-    /// Threads that serve
+    /// Number of threads that serve calls
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Where the random numbers that decide about faults start
+    /// Seed of the random numbers that decide about faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Stop when standard input is closed, so that the server does not outlive who started it
+    /// Stop when standard input is closed, so that the server does not outlive the process that started it
     #[arg(long)]
     until_stdin_closes: bool,
 }
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed, the exit code has to do.
+            // If standard error is closed, only the exit code tells.
             _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        // Before the URL is out, so that no signal after it goes astray.
+        // Registered before the URL is printed, so that no later signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let server = Server::start(Options {
@@ -62,7 +62,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         }
         Ok(())
     });
-    // A read of standard input cannot be cancelled and must not keep the process.
+    // A read of standard input cannot be cancelled, and must not keep the process running.
     runtime.shutdown_background();
     result
 }
@@ -70,6 +70,6 @@ fn run(arguments: &Arguments) -> io::Result<()> {
 async fn stdin_closes() {
     let mut stdin = tokio::io::stdin();
     let mut buffer = [0; 256];
-    // An error is as good as the end.
+    // An error counts as the end of the input.
     while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }

@@ -1,4 +1,4 @@
-//! One message, and the receipts that stand for its deliveries.
+//! One message, and the receipts of its deliveries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,29 +6,29 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use md5::{Digest, Md5};
 use uuid::Uuid;
 
-/// Makes a receipt as long as one of SQS, which is made of some 130 bytes in base64.
+/// Makes a receipt as long as an SQS receipt, which is about 130 bytes in base64.
 const FILLER: &str = "Qx7ZfK2mVb9TgWc4RnYh8LsDp1AoJe6UuMiXq3HvBy5NkCtFz0EwGjSrPdOl\
                       a8IxTq2LmVz7KcWn4YbRf1HgUe9JsDp6AoXu3MiBv5QyNhCtZk0EwGjSrPdO";
-/// What the receipts of SQS begin with, mostly.
+/// The usual beginning of SQS receipts.
 const PREFIX: &str = "AQEB";
-/// Prefix, number of the queue, number of the message and number of the delivery, these in hexadecimal.
+/// Length of the prefix, then the numbers of the queue, the message and the delivery in hexadecimal, then the filler.
 const RECEIPT_LENGTH: usize = PREFIX.len() + 8 + 16 + 8 + FILLER.len();
 
 /// A message in a queue.
 pub(crate) struct Message {
     pub(crate) id: Uuid,
-    /// As a JSON string, quotes included, so that an answer takes it over as it is.
+    /// The body as a JSON string with its quotes, so that an answer can contain it unchanged.
     pub(crate) body: Box<str>,
-    /// Of the body as the sender wrote it.
+    /// MD5 of the body as the sender wrote it.
     pub(crate) md5: [u8; 16],
     /// Milliseconds since 1970.
     pub(crate) sent_at: u64,
     /// `MessageGroupId`.
     pub(crate) group: Option<Arc<str>>,
     pub(crate) place: Place,
-    /// How often it was handed out, which is also the number of the latest delivery.
+    /// Number of times that it was delivered, which is also the number of the latest delivery.
     pub(crate) deliveries: u32,
-    pub(crate) valid: Valid,
+    pub(crate) receipts: ValidReceipts,
 }
 
 /// A message to be sent.
@@ -48,28 +48,28 @@ pub(crate) struct Sent {
     pub(crate) md5: [u8; 16],
 }
 
-/// Where a message is.
+/// The state of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Can be received.
+    /// It can be received.
     Ready,
-    /// Received, and hidden until then.
+    /// It was received, and is hidden until this time.
     Hidden(Instant),
-    /// Sent with a delay that ends then.
+    /// It was sent with a delay that ends at this time.
     Delayed(Instant),
 }
 
-/// Which receipts of a message are good.
+/// The valid receipts of a message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Valid {
-    /// The first delivery whose receipt is good, up to the latest.
-    pub(crate) from: u32,
-    /// When they all end.
-    pub(crate) until: Instant,
+pub(crate) struct ValidReceipts {
+    /// Number of the first delivery whose receipt is valid. Receipts of later deliveries are valid too.
+    pub(crate) first: u32,
+    /// Time at which all of them expire.
+    pub(crate) expire_at: Instant,
 }
 
 impl Message {
-    /// A new message, ready to be received.
+    /// Creates a message that can be received.
     pub(crate) fn new(id: Uuid, body: &str, group: Option<Arc<str>>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -80,17 +80,17 @@ impl Message {
             group,
             place: Place::Ready,
             deliveries: 0,
-            valid: Valid { from: 1, until: Instant::now() },
+            receipts: ValidReceipts { first: 1, expire_at: Instant::now() },
         }
     }
 }
 
 fn escape(body: &str) -> Box<str> {
-    // A string can always be written.
+    // Writing a string as JSON never fails.
     serde_json::to_string(body).unwrap_or_default().into()
 }
 
-/// Appends bytes in hexadecimal. Not by `write!`: it is done several times a message.
+/// Appends bytes in hexadecimal. Does not use `write!`, because this runs several times per message.
 pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
@@ -99,17 +99,17 @@ pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Sixteen bytes in hexadecimal.
+/// Returns sixteen bytes in hexadecimal.
 pub(crate) fn hex(bytes: [u8; 16]) -> String {
     let mut out = String::with_capacity(32);
     push_hex(&mut out, &bytes);
     out
 }
 
-/// What a receipt handle says: the delivery of a message of a queue.
+/// The contents of a receipt handle: the delivery of a message from a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
-    /// Differs for a queue made anew under an old name.
+    /// The queue's number. A queue that is created again under a name gets a new one.
     pub(crate) queue: u32,
     /// The message's number in the queue.
     pub(crate) message: u64,

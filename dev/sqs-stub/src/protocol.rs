@@ -1,11 +1,11 @@
-//! What calls of SQS look like: the JSON protocol, as far as the stub knows it.
+//! Requests and answers of SQS calls in the JSON protocol, as far as the stub supports it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a call asks for.
+/// The action of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Action {
@@ -25,7 +25,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// In the order of their numbers.
+    /// All actions, in the order of their numbers.
     pub(crate) const ALL: [Self; 13] = [
         Self::CreateQueue,
         Self::GetQueueUrl,
@@ -92,10 +92,10 @@ pub(crate) struct QueueCall<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Send<'a> {
-    /// Of a call only.
+    /// Only set in a call.
     #[serde(borrow, default)]
     pub(crate) queue_url: Cow<'a, str>,
-    /// Of a batch entry only.
+    /// Only set in a batch entry.
     #[serde(borrow, default)]
     pub(crate) id: Cow<'a, str>,
     #[serde(borrow)]
@@ -127,7 +127,7 @@ pub(crate) struct Receive<'a> {
     pub(crate) attempt: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(crate) message_system_attribute_names: Vec<Cow<'a, str>>,
-    /// The older name of the same.
+    /// The older name of `message_system_attribute_names`.
     #[serde(borrow, default)]
     pub(crate) attribute_names: Vec<Cow<'a, str>>,
 }
@@ -161,12 +161,12 @@ pub(crate) struct ReceiptEntry<'a> {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct BatchAnswer<'a, S> {
     pub(crate) successful: Vec<S>,
-    // SQS leaves it out when there are none.
+    // SQS leaves the field out if it is empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) failed: Vec<FailedEntry<'a>>,
 }
 
-/// An entry that nothing more is said of.
+/// A successful entry, with its id only.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct DoneEntry<'a> {

@@ -1,14 +1,14 @@
-//! The order in which messages that can be received are handed out.
+//! The order in which messages are delivered.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-/// The numbers of the messages that can be received.
+/// The numbers of messages that can be received.
 pub(crate) enum Ready {
-    /// In the order sent, those that came back first. A number may be in it that can no longer be received;
-    /// whoever takes it finds out.
+    /// Numbers in the order sent, returned messages first. A number's message may no longer be receivable; its taker must
+    /// check that.
     Standard(VecDeque<u64>),
-    /// By message groups.
+    /// Numbers by message group.
     Fifo(Groups),
 }
 
@@ -16,7 +16,7 @@ pub(crate) enum Ready {
 #[derive(Default)]
 pub(crate) struct Groups {
     by_name: HashMap<Arc<str>, Group>,
-    /// Those of which something can be handed out, the one that has waited longest first.
+    /// Groups with messages to deliver, the longest waiting first. The taker skips others.
     open: VecDeque<Arc<str>>,
 }
 
@@ -27,12 +27,12 @@ struct Group {
 }
 
 impl Ready {
-    /// None yet.
+    /// Creates an empty order.
     pub(crate) fn new(fifo: bool) -> Self {
         if fifo { Self::Fifo(Groups::default()) } else { Self::Standard(VecDeque::new()) }
     }
 
-    /// Enters a message that was sent.
+    /// Adds a message that was sent.
     pub(crate) fn append(&mut self, number: u64, group: Option<&Arc<str>>) {
         match self {
             Self::Standard(numbers) => numbers.push_back(number),
@@ -40,7 +40,7 @@ impl Ready {
         }
     }
 
-    /// Enters a message that was handed out and can be again.
+    /// Adds a message that was delivered and can be delivered again.
     pub(crate) fn give_back(&mut self, number: u64, group: Option<&Arc<str>>) {
         match self {
             Self::Standard(numbers) => numbers.push_front(number),
@@ -51,14 +51,14 @@ impl Ready {
         }
     }
 
-    /// A message that was handed out is gone for good.
+    /// Removes a message that was delivered and is gone permanently.
     pub(crate) fn settle(&mut self, group: Option<&Arc<str>>) {
         if let Self::Fifo(groups) = self {
             groups.settle(group);
         }
     }
 
-    /// A message that waits is gone for good.
+    /// Removes a message that was waiting and is gone permanently.
     pub(crate) fn forget(&mut self, number: u64, group: Option<&Arc<str>>) {
         if let (Self::Fifo(groups), Some(group)) = (self, group)
             && let Some(group) = groups.by_name.get_mut(group)
@@ -67,7 +67,7 @@ impl Ready {
         }
     }
 
-    /// Takes up to `max` messages, of a FIFO queue those of one group. None means that there are no more.
+    /// Takes up to `max` messages. A FIFO queue gives messages of one group. An empty result means that there are no more.
     pub(crate) fn take(&mut self, max: usize) -> Vec<u64> {
         match self {
             Self::Standard(numbers) => numbers.drain(..max.min(numbers.len())).collect(),

@@ -1,4 +1,4 @@
-//! A log of what happened, for tests that ask about order.
+//! A log of events, for tests of their order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-/// Something that happened, in the order in which it did.
+/// An event. Events are kept in the order in which they happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A receive call came in.
     Receive {
-        /// When it came, before any waiting.
+        /// Time of the call, before any waiting.
         at: Instant,
         /// The queue.
         queue: Arc<str>,
     },
-    /// A message was handed out.
+    /// A message was delivered.
     Deliver(Record),
     /// A message was deleted.
     Delete(Record),
 }
 
-/// A message that something happened to.
+/// The message of an event.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// When.
+    /// Time of the event.
     pub at: Instant,
     /// The queue.
     pub queue: Arc<str>,
@@ -33,13 +33,13 @@ pub struct Record {
     pub message_id: Uuid,
     /// `MessageGroupId`.
     pub group: Option<Arc<str>>,
-    /// `SequenceNumber`. Standard queues have numbers, too, though they do not tell them.
+    /// `SequenceNumber`. Standard queues have numbers too, although they do not return them.
     pub sequence: u64,
-    /// How often the message has been handed out.
+    /// Number of times that the message was delivered.
     pub deliveries: u32,
 }
 
-/// Keeps events while it is switched on.
+/// Keeps events while it is on.
 #[derive(Default)]
 pub(crate) struct Recorder {
     on: AtomicBool,
@@ -51,14 +51,14 @@ impl Recorder {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    /// Keeps an event, which is only made if it is wanted.
+    /// Keeps an event while it is on. The event is only created then.
     pub(crate) fn keep(&self, event: impl FnOnce() -> Event) {
         if self.on.load(Ordering::Relaxed) {
             self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event());
         }
     }
 
-    /// Takes out all that was kept.
+    /// Removes and returns all kept events.
     pub(crate) fn take(&self) -> Vec<Event> {
         std::mem::take(&mut self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -6,9 +6,9 @@ use crate::faults::KeyError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
-    /// The shape's name, as `__type` tells it.
+    /// The shape's name, which `__type` contains.
     pub(crate) kind: &'static str,
-    /// The code of the older protocol, which clients show; the code of a failed batch entry, too.
+    /// The code in the older protocol, which clients show. It is also the code of a failed batch entry.
     pub(crate) code: &'static str,
     pub(crate) message: String,
 }
@@ -78,7 +78,7 @@ impl Refusal {
         Self::sender("RequestThrottled", "RequestThrottled", "Request is throttled.")
     }
 
-    /// The refusal of a call because of its credentials.
+    /// Returns the error for a call with these credentials.
     pub(crate) fn of_key(error: KeyError) -> Self {
         let (code, message) = match error {
             KeyError::ExpiredToken => {
@@ -95,7 +95,7 @@ impl Refusal {
         Self { status: 403, ..Self::sender(code, code, message) }
     }
 
-    /// One of the two ways in which SQS itself fails.
+    /// Returns one of the two errors with which SQS itself fails.
     pub(crate) fn server_error(unavailable: bool) -> Self {
         let (status, kind) = if unavailable { (503, "ServiceUnavailable") } else { (500, "InternalError") };
         let message = "We encountered an internal error. Please try again.";

@@ -1,4 +1,4 @@
-//! The server as a value that runs as long as it is held.
+//! The server as a value, which runs until the value is dropped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,18 +18,18 @@ use crate::faults::Faults;
 use crate::http;
 use crate::recorder::Event;
 
-/// How a server starts.
+/// Options for starting a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// 0 for any that is free.
+    /// The port; 0 chooses a free one.
     pub port: u16,
-    /// Added to every call.
+    /// Delay added to every call.
     pub delay: Duration,
-    /// Threads that serve. With one it takes no more than one core.
+    /// Number of threads that serve calls. With one thread, it uses at most one core.
     pub threads: usize,
-    /// Of the random numbers that decide about faults.
+    /// Seed of the random numbers that decide about faults.
     pub seed: u64,
-    /// What goes wrong.
+    /// The faults to make.
     pub faults: Faults,
 }
 
@@ -48,7 +48,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on 127.0.0.1, on threads of its own. It accepts connections when this returns.
+    /// Starts a server on 127.0.0.1, on its own threads. It accepts connections when this returns.
     pub fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
         listener.set_nonblocking(true)?;
@@ -63,7 +63,7 @@ impl Server {
             runtime.block_on(async {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
                 let listening = tokio::spawn(http::listen(listener, shared));
-                // Stopped, or the server was forgotten.
+                // The server was stopped, or its value was leaked.
                 _ = stopped.await;
                 listening.abort();
             });
@@ -72,20 +72,20 @@ impl Server {
         Ok(Self { broker, address, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// The endpoint: `http://127.0.0.1:` and the port.
+    /// Returns the endpoint: `http://127.0.0.1:` and the port.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The URL that this queue has or would have.
+    /// Returns the URL that this queue has or would have.
     #[must_use]
     pub fn queue_url(&self, queue: &str) -> String {
         self.broker.url_of(queue)
     }
 
-    /// Makes a queue with these attributes, such as `("VisibilityTimeout", "2")`, unless it is there with the
-    /// same ones. Returns its URL.
+    /// Creates a queue with these attributes, such as `("VisibilityTimeout", "2")`, unless it exists with equal ones.
+    /// Returns its URL.
     pub fn create_queue(&self, queue: &str, attributes: &[(&str, &str)]) -> io::Result<String> {
         let attributes: BTreeMap<_, _> =
             attributes.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -95,37 +95,38 @@ impl Server {
         }
     }
 
-    /// Sets what is added to every call from now on.
+    /// Sets the delay added to every call from now on.
     pub fn set_delay(&self, delay: Duration) {
         self.broker.set_delay(delay);
     }
 
-    /// Sets what goes wrong from now on. What is not named does not.
+    /// Sets the faults to make from now on. Faults that are not named stop.
     pub fn set_faults(&self, faults: Faults) {
         self.broker.set_faults(faults);
     }
 
-    /// What was done so far.
+    /// Returns the counters so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.broker.tally.counters()
     }
 
-    /// Puts messages into a queue, without a call; it is made if it is missing. In a FIFO queue they are all
-    /// of one group.
+    /// Puts messages into a queue without a call, and creates the queue if it is missing. In a FIFO queue, all messages are
+    /// in one group.
     pub fn fill(&self, queue: &str, count: usize, body: impl FnMut(usize) -> String) {
         self.fill_groups(queue, count, 1, body);
     }
 
-    /// The same with several message groups, which take turns and are named by their numbers from 0.
+    /// Puts messages into a queue as [`Self::fill`] does, but into several message groups in turn. The groups are named by
+    /// number, from 0.
     pub fn fill_groups(&self, queue: &str, count: usize, groups: usize, body: impl FnMut(usize) -> String) {
-        // A queue without attributes cannot be refused.
+        // A queue without attributes is never refused.
         if let Ok(queue) = self.broker.ensure(queue) {
             self.broker.fill(&queue, count, groups, body);
         }
     }
 
-    /// How many messages a queue holds, if it is there.
+    /// Returns the number of messages in a queue, if it exists.
     #[must_use]
     pub fn depth(&self, queue: &str) -> Option<Depth> {
         let queue = self.broker.queue(queue).ok()?;
@@ -134,19 +135,19 @@ impl Server {
         Some(state.depth)
     }
 
-    /// Empties a queue.
+    /// Deletes all messages of a queue.
     pub fn reset(&self, queue: &str) {
         if let Ok(queue) = self.broker.queue(queue) {
             queue.state().purge();
         }
     }
 
-    /// Starts or stops keeping events. It is off at first: a benchmark would fill the memory.
+    /// Starts or stops keeping events. It is off at first, because a benchmark's events would fill the memory.
     pub fn record(&self, on: bool) {
         self.broker.recorder.switch(on);
     }
 
-    /// Takes out the events kept so far.
+    /// Removes and returns the events kept so far.
     #[must_use]
     pub fn take_events(&self) -> Vec<Event> {
         self.broker.recorder.take()
@@ -156,11 +157,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It is gone if its thread has ended already.
+            // The receiver is gone if its thread has already ended.
             _ = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
-            // There is nobody to tell of a panic.
+            // Nobody can be told of a panic.
             _ = thread.join();
         }
     }
@@ -175,7 +176,7 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 }
 
 impl Broker {
-    /// The URL of a queue of this name.
+    /// Returns the URL of the queue with this name.
     pub(crate) fn url_of(&self, queue: &str) -> String {
         format!("{}/{ACCOUNT}/{queue}", self.base_url)
     }

@@ -1,4 +1,4 @@
-//! The attributes of a queue that can be set.
+//! A queue's attributes that can be set.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use serde_json::Value;
 
 use crate::refusal::Refusal;
 
-/// What the attributes come down to.
+/// The effective values of a queue's attributes.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// For how long a received message is hidden, unless the call says.
+    /// Time for which a received message is hidden, unless the call sets one.
     pub(crate) visibility: Duration,
-    /// For how long a sent message is held back, unless the call says.
+    /// Time for which a sent message is delayed, unless the call sets one.
     pub(crate) delay: Duration,
-    /// For how long a receive call waits, unless it says.
+    /// Time for which a receive call waits, unless it sets one.
     pub(crate) wait: Duration,
-    /// Whether messages of the same body count as sent once.
+    /// Whether messages with equal bodies are duplicates.
     pub(crate) deduplicate_bodies: bool,
     pub(crate) redrive: Option<Redrive>,
 }
 
-/// Where messages go that were received too often.
+/// The redrive policy, for messages that were received too often.
 #[derive(Clone, Debug)]
 pub(crate) struct Redrive {
     /// The name of the dead-letter queue.
@@ -34,12 +34,12 @@ pub(crate) struct Redrive {
 #[serde(rename_all = "camelCase")]
 struct RedrivePolicy {
     dead_letter_target_arn: String,
-    /// A number, or a string with one.
+    /// A number, or a string that contains one.
     max_receive_count: Value,
 }
 
 impl Settings {
-    /// Reads attributes. Those that are not known here are not looked at.
+    /// Reads attributes. Unknown attributes are ignored.
     pub(crate) fn read(attributes: &BTreeMap<String, String>) -> Result<Self, Refusal> {
         let seconds = |name: &str, default: u64| match attributes.get(name) {
             None => Ok(Duration::from_secs(default)),

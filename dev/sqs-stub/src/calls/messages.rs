@@ -1,4 +1,4 @@
-//! Sending, deleting and hiding messages, by one and by batch.
+//! Sends and deletes messages and changes their visibility, singly and in batches.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -74,20 +74,20 @@ pub(super) fn delete_batch(broker: &Broker, request: &[u8]) -> Result<String, Re
 
 fn delete_one(broker: &Broker, queue: &Queue, handle: &str) -> Result<(), Refusal> {
     let now = Instant::now();
-    let late = broker.faults().late_receipts;
+    let accept_expired = broker.faults().late_receipts;
     let Some(receipt) = Receipt::parse(handle).filter(|receipt| receipt.queue == queue.number) else {
         return Err(Refusal::bad_receipt());
     };
     let mut state = queue.state();
-    match state.delete(now, receipt, late) {
+    match state.delete(now, receipt, accept_expired) {
         Ok(Some((number, message))) => {
-            // Under the lock, so that the log is in the order of the deletes.
+            // This happens under the lock, so that the log is in the order of the deletes.
             broker.recorder.keep(|| Event::Delete(queue.record(now, number, &message)));
             drop(state);
             broker.tally.note_deleted();
             broker.tally.deleted.fetch_add(1, Ordering::Relaxed);
             if queue.fifo {
-                // Its group may have more to give.
+                // The message's group may have more to deliver.
                 queue.changed.notify_waiters();
             }
             Ok(())
@@ -127,13 +127,13 @@ pub(super) fn change_batch(broker: &Broker, request: &[u8]) -> Result<String, Re
 }
 
 fn change_one(broker: &Broker, queue: &Queue, handle: &str, seconds: u32) -> Result<(), Refusal> {
-    let late = broker.faults().late_receipts;
+    let accept_expired = broker.faults().late_receipts;
     let receipt = Receipt::parse(handle).filter(|receipt| receipt.queue == queue.number);
     let receipt = receipt.ok_or_else(Refusal::bad_receipt)?;
-    queue.state().change(Instant::now(), receipt, Duration::from_secs(seconds.into()), late)
+    queue.state().change(Instant::now(), receipt, Duration::from_secs(seconds.into()), accept_expired)
 }
 
-/// Sorts the results of a batch's entries.
+/// Sorts the results of a batch's entries into successes and failures.
 fn answer<'a, T, S>(
     results: impl Iterator<Item = (&'a str, Result<T, Refusal>)>,
     done: impl Fn(&'a str, T) -> S,

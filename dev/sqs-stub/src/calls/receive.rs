@@ -13,9 +13,9 @@ use crate::message::{Message, Receipt, push_hex};
 use crate::protocol;
 use crate::recorder::Event;
 use crate::refusal::Refusal;
-use crate::state::Fate;
+use crate::state::{Fate, ReceiveCall};
 
-/// Bytes that a message takes in an answer beside its body, about.
+/// Approximate number of bytes that a message takes in an answer, besides its body.
 const OVERHEAD: usize = 420;
 
 pub(super) async fn receive(broker: &Broker, request: &[u8]) -> Result<String, Refusal> {
@@ -38,7 +38,7 @@ pub(super) async fn receive(broker: &Broker, request: &[u8]) -> Result<String, R
     };
     let end = Instant::now() + wait;
     loop {
-        // Before looking, so that what changes after that wakes.
+        // Registered before looking for messages, so that any later change wakes this call.
         let mut changed = pin!(queue.changed.notified());
         changed.as_mut().enable();
         let now = Instant::now();
@@ -54,7 +54,7 @@ pub(super) async fn receive(broker: &Broker, request: &[u8]) -> Result<String, R
     }
 }
 
-/// What a call wants.
+/// The parameters of a call.
 struct Ask<'a> {
     max: usize,
     visibility: Option<Duration>,
@@ -62,7 +62,7 @@ struct Ask<'a> {
     attributes: Attributes,
 }
 
-/// Returns the answer, if there is anything, and when there may be more.
+/// Returns the answer, if there are messages, and the next time at which there may be more.
 fn hand_out(
     broker: &Broker,
     queue: &Queue,
@@ -75,16 +75,14 @@ fn hand_out(
     let mut state = queue.state();
     let dead = state.receive(
         now,
-        ask.max,
-        ask.visibility,
-        ask.attempt,
+        ReceiveCall { max: ask.max, visibility: ask.visibility, attempt: ask.attempt },
         |may_duplicate| fate(broker, &faults, may_duplicate),
         |number, message| {
             received += 1;
             redelivered += usize::from(message.deliveries > 1);
             broker.recorder.keep(|| Event::Deliver(queue.record(now, number, message)));
             if answer.is_empty() {
-                // The others will be about as long.
+                // The other messages will have about this length.
                 answer.reserve(ask.max * (message.body.len() + OVERHEAD));
                 answer.push_str("{\"Messages\":[");
             } else {
@@ -104,7 +102,7 @@ fn hand_out(
     broker.tally.note_received();
     add(&broker.tally.received, received);
     add(&broker.tally.redelivered, redelivered);
-    // Others that wait do not know yet when these can be received again.
+    // Other waiting calls do not know yet when these messages become receivable again.
     queue.changed.notify_waiters();
     (Some(answer), due)
 }
@@ -119,7 +117,7 @@ fn fate(broker: &Broker, faults: &Faults, may_duplicate: bool) -> Fate {
     }
 }
 
-/// Which attributes of a message a call asks for.
+/// The attributes of a message that a call requests.
 #[derive(Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "any of them may be asked for")]
 struct Attributes {

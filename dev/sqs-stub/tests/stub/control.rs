@@ -1,4 +1,4 @@
-//! What benchmarks in other languages use: the paths below `/_stub/`, and the program.
+//! The paths below `/_stub/` and the program, which benchmarks in other languages use.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

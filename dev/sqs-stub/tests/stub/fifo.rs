@@ -65,7 +65,7 @@ async fn a_deduplication_id_is_taken_once() {
 }
 
 #[tokio::test]
-async fn what_is_filled_in_takes_turns_among_groups() {
+async fn filled_in_messages_take_turns_among_groups() {
     let stub = Stub::new("q.fifo", &[]);
     stub.server.fill_groups("q.fifo", 30, 3, |n| n.to_string());
     let first = stub.receive(0).await;

@@ -86,7 +86,7 @@ async fn visibility_is_changed() {
 }
 
 #[tokio::test]
-async fn what_is_received_too_often_goes_to_the_dead_letters() {
+async fn a_message_received_too_often_goes_to_the_dead_letter_queue() {
     let policy = r#"{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":2}"#;
     let stub = Stub::new("q", &[("VisibilityTimeout", "0"), ("RedrivePolicy", policy)]);
     stub.server.create_queue("dead", &[]).unwrap();
