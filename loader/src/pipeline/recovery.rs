@@ -70,21 +70,27 @@ enum Purpose {
     Setup(u32),
 }
 
+/// A message that failed alone, why, and the last error.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Suspicion<M> {
+    part: Vec<M>,
+    offence: Offence,
+    error: Error,
+}
+
 /// A batch whose parts are being stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Recovery<M> {
     patience: RetryLimit,
     /// Parts that must still be stored, the next one last.
     parts: Vec<Vec<M>>,
-    /// Messages that were refused alone while nothing showed that the set-up works.
-    doubtful: Vec<Vec<M>>,
-    /// The last error for `doubtful`.
-    refusal: Option<Error>,
+    /// Messages that failed alone while nothing showed that the set-up works.
+    doubtful: Vec<Suspicion<M>>,
     /// Message groups with a message in `doubtful`, which a later one must not overtake.
     held: BTreeSet<Arc<str>>,
     /// Later messages of these groups.
     behind: Vec<Vec<M>>,
-    /// Messages that were refused alone. After each refusal there was a sign that the set-up works.
+    /// Messages that failed alone, before a sign that the set-up works.
     suspects: BTreeSet<LeaseId>,
     /// Message groups with a message that was left: a later one must not overtake it.
     stopped: BTreeSet<Arc<str>>,
@@ -92,6 +98,8 @@ pub(super) struct Recovery<M> {
     failures: u32,
     /// Failures in a row of the next part, while there was a connection.
     failures_of_part: u32,
+    /// Those of them that a message can cause.
+    failures_by_message: u32,
     /// Number of times that `doubtful` was tried.
     rounds: u32,
     /// Number of batches with a stored row, before this one.
@@ -110,13 +118,13 @@ impl<M: Queued> Recovery<M> {
             patience,
             parts: vec![batch],
             doubtful: Vec::new(),
-            refusal: None,
             held: BTreeSet::new(),
             behind: Vec::new(),
             suspects: BTreeSet::new(),
             stopped: BTreeSet::new(),
             failures: 0,
             failures_of_part: 0,
+            failures_by_message: 0,
             rounds: 0,
             stored_before: stored,
             purpose: Purpose::None,
@@ -141,7 +149,10 @@ impl<M: Queued> Recovery<M> {
 
     fn after(&mut self, event: Event<M>, seen: Seen) {
         match (event, std::mem::take(&mut self.purpose)) {
-            (Event::Committed, _) => (self.failures, self.failures_of_part) = (0, 0),
+            (Event::Committed, _) => {
+                self.failures = 0;
+                self.forget_failures_of_part();
+            }
             (Event::Failed { part, fault, connected }, _) => self.failed(part, fault, connected, seen),
             (Event::Tried(Ok(trial)), Purpose::Culprit(refusal)) => self.find_culprit(trial, refusal),
             (Event::Tried(Err(fault)), Purpose::Culprit(_)) => match fault.retry {
@@ -151,9 +162,13 @@ impl<M: Queued> Recovery<M> {
             (Event::Tried(tried), Purpose::Failing(error)) => match tried {
                 Ok(Trial::Stored) => {
                     let part = self.take_part();
-                    self.leave_culprit(part, Offence::Failing, error);
+                    self.leave_culprit(Suspicion { part, offence: Offence::Failing, error });
                 }
-                Ok(Trial::Refused) | Err(_) => self.try_others_first(),
+                Ok(Trial::Refused) => {
+                    let part = self.take_part();
+                    self.doubt(Suspicion { part, offence: Offence::Failing, error });
+                }
+                Err(_) => self.try_others_first(),
             },
             (Event::Tried(Ok(_)), Purpose::Setup(_)) => self.decide(Action::SetupMended),
             (Event::Tried(Err(fault)), Purpose::Setup(tries)) => self.wait_for_setup(fault, tries + 1, seen),
@@ -188,12 +203,13 @@ impl<M: Queued> Recovery<M> {
     /// Decides about a part that was not stored.
     fn failed(&mut self, part: Vec<M>, fault: DbError, connected: bool, seen: Seen) {
         self.failures_of_part += u32::from(connected);
+        self.failures_by_message += u32::from(connected && fault.can_be_a_message());
         self.parts.push(part);
         match fault.retry {
             Retry::Never => self.decide(Action::Fail(fault.error)),
             Retry::AfterSetup => self.wait_for_setup(fault, 0, seen),
             Retry::Bisect => {
-                self.failures_of_part = 0;
+                self.forget_failures_of_part();
                 self.ask(Action::Try, Purpose::Culprit(fault.error));
             }
             Retry::Reconnect | Retry::Later if seen.stopping && !connected => self.give_up(fault.error),
@@ -238,28 +254,32 @@ impl<M: Queued> Recovery<M> {
             self.decide(Action::Bisecting { messages: part.len(), error: refusal });
             return self.halve(part);
         }
+        let suspicion = Suspicion { part, offence: Offence::Refused, error: refusal };
         match trial {
             Trial::Stored => {
                 self.decide(Action::Able);
-                self.leave_if_suspected(part, &refusal);
+                self.leave_if_suspected(suspicion);
             }
-            Trial::Refused => {
-                self.held.extend(part.iter().filter_map(Queued::group).cloned());
-                self.doubtful.push(part);
-                self.refusal = Some(refusal);
-            }
+            Trial::Refused => self.doubt(suspicion),
         }
+    }
+
+    /// Keeps a message that failed alone until another row is stored, because a trial didn't tell.
+    fn doubt(&mut self, suspicion: Suspicion<M>) {
+        self.held.extend(suspicion.part.iter().filter_map(Queued::group).cloned());
+        self.doubtful.push(suspicion);
     }
 
     /// Decides about a part during which the connection was lost, or the server failed, again and again.
     fn after_failures(&mut self, fault: DbError) {
-        self.failures_of_part = 0;
+        let all_by_message = self.failures_by_message == self.failures_of_part;
+        self.forget_failures_of_part();
         let part = self.take_part();
         if part.len() > 1 {
             return self.halve(part);
         }
         self.parts.push(part);
-        if fault.can_be_a_message() {
+        if all_by_message {
             self.ask(Action::Try, Purpose::Failing(fault.error));
         } else {
             self.try_others_first();
@@ -276,22 +296,24 @@ impl<M: Queued> Recovery<M> {
         self.decide(Action::TakeBatch);
     }
 
-    /// Decides about messages that were refused alone while nothing showed that the set-up works. Called when no other
-    /// part is left. If a row was stored since, they are suspected. If not, waits and has them retried.
+    /// Decides about messages that failed alone while nothing showed that the set-up works. Called when no other part is
+    /// left. If a row was stored since, they are suspected. If not, waits and has them retried, after the batch that
+    /// waits.
     fn finish(&mut self, seen: Seen) {
-        let Some(error) = self.refusal.take() else { return self.decide(Action::Finish) };
+        let Some(last) = self.doubtful.last() else { return self.decide(Action::Finish) };
+        let error = last.error.clone();
         let doubtful = std::mem::take(&mut self.doubtful);
         self.held.clear();
         // Below what is in doubt, so that it goes after it.
         self.parts.extend(std::mem::take(&mut self.behind).into_iter().rev());
         if seen.stored > self.stored_before {
             self.decide(Action::Able);
-            for part in doubtful.into_iter().rev() {
-                self.leave_if_suspected(part, &error);
+            for suspicion in doubtful.into_iter().rev() {
+                self.leave_if_suspected(suspicion);
             }
             return;
         }
-        self.parts.extend(doubtful.into_iter().rev());
+        self.parts.extend(doubtful.into_iter().rev().map(|suspicion| suspicion.part));
         if self.patience != RetryLimit::Endless {
             return self.decide(Action::Fail(error));
         }
@@ -301,30 +323,34 @@ impl<M: Queued> Recovery<M> {
         }
         self.decide(Action::Wait(Pause::new(self.rounds, SETUP_PAUSE)));
         self.rounds += 1;
+        self.decide(Action::TakeBatch);
     }
 
-    /// Leaves a message that was refused alone, while the set-up works, for the second time. The first time it is
-    /// retried, because the set-up may have been mended between the refusal and the trial.
-    fn leave_if_suspected(&mut self, part: Vec<M>, error: &Error) {
-        if self.suspects.insert(part[0].lease()) {
-            self.parts.push(part);
+    /// Leaves a message that failed alone, while the set-up works, for the second time. The first time it is retried,
+    /// because the set-up may have been mended between the failure and the sign that it works.
+    fn leave_if_suspected(&mut self, suspicion: Suspicion<M>) {
+        if self.suspects.insert(suspicion.part[0].lease()) {
+            self.parts.push(suspicion.part);
         } else {
-            self.leave_culprit(part, Offence::Refused, error.clone());
+            self.leave_culprit(suspicion);
         }
     }
 
-    fn leave_culprit(&mut self, part: Vec<M>, offence: Offence, error: Error) {
+    fn leave_culprit(&mut self, Suspicion { part, offence, error }: Suspicion<M>) {
         self.stopped.extend(part.iter().filter_map(Queued::group).cloned());
         self.decide(Action::LeaveCulprit { part, offence, error });
     }
 
     /// Gives up everything that is not stored, because the run ends and no connection can store it.
     fn give_up(&mut self, error: Error) {
-        self.refusal = None;
         let mut parts = std::mem::take(&mut self.parts);
-        parts.append(&mut self.doubtful);
+        parts.extend(self.doubtful.drain(..).map(|suspicion| suspicion.part));
         parts.append(&mut self.behind);
         self.decide(Action::GiveUp { parts, error });
+    }
+
+    fn forget_failures_of_part(&mut self) {
+        (self.failures_of_part, self.failures_by_message) = (0, 0);
     }
 
     /// Puts both halves back, the first one on top.

@@ -137,6 +137,7 @@ impl Fates {
     /// Whether recovery, and the action that is being performed, have the messages without a fate, each of them once.
     pub(super) fn is_rest(&self, recovery: &Recovery<ModelMessage>, action: &Action<ModelMessage>) -> bool {
         let Recovery { parts, doubtful, behind, decided, .. } = recovery;
+        let doubtful = doubtful.iter().map(|suspicion| &suspicion.part);
         let kept = parts.iter().chain(doubtful).chain(behind).flatten();
         let acted = decided.iter().chain([action]).flat_map(messages_of);
         let mut rest: Vec<_> = kept.chain(acted).collect();

@@ -182,11 +182,7 @@ impl Model for World {
     type Action = Happening;
 
     fn init_states(&self) -> Vec<State> {
-        let kinds = match self.trial {
-            Trial::Stored => &[Kind::Good, Kind::Refused, Kind::Crashing][..],
-            // If a trial tells nothing, a message over which the server fails is retried indefinitely.
-            Trial::Refused => &[Kind::Good, Kind::Refused],
-        };
+        let kinds = [Kind::Good, Kind::Refused, Kind::Crashing];
         let mut batches = vec![Vec::new()];
         for _ in 0..self.messages {
             let longer =
