@@ -98,7 +98,7 @@ pub(super) struct Recovery<M> {
     failures: u32,
     /// Failures in a row of the next part, while there was a connection.
     failures_of_part: u32,
-    /// Those of them that a message can cause.
+    /// Failures among `failures_of_part` that a message can cause.
     failures_by_message: u32,
     /// Number of times that `doubtful` was tried.
     rounds: u32,
