@@ -34,6 +34,7 @@ import urllib.request
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Callers read dev/env.sh, which chooses it.
 PG_CONFIG = os.environ.get("PG_CONFIG") or "/usr/lib/postgresql/15/bin/pg_config"
 
 # What a server is told of the caller's environment: nothing. RUST_BACKTRACE, for one, would put backtraces into the
@@ -185,18 +186,24 @@ def make_tree(root):
     for name in ("postgres", "initdb", "pg_ctl"):
         # Copies: PostgreSQL follows a link to learn where it is.
         shutil.copy2(bindir / name, private)
+    link = link_function()
     for name in os.listdir(bindir):
         if not (private / name).exists():
-            (private / name).symlink_to(bindir / name)
+            link(bindir / name, private / name)
     for folder in (sharedir, pkglibdir):
         shutil.copytree(
             folder,
             root / folder.relative_to(prefix()),
-            copy_function=lambda source, target: os.symlink(source, target),
+            copy_function=link,
             # An installed version of the extension must not show through.
             ignore=shutil.ignore_patterns("pg_mask*", "pgxs", "man"),
         )
     return private
+
+
+def link_function():
+    """How an installed file gets into the tree: by a link, or by a copy from a home, which the server's user can't enter."""
+    return shutil.copy2 if prefix().is_relative_to(Path.home()) else os.symlink
 
 
 def prefix():
@@ -238,12 +245,17 @@ def start_postgres(root, settings, password):
         if user:
             shutil.chown(root / name, user, user)
 
+    # An installation that brings its own libraries must not find the system's.
+    libraries = root / Path(*pg_config("pkglibdir")).relative_to(prefix())
+    own = {"LD_LIBRARY_PATH": str(libraries)} if (libraries / "libpq.so.5").exists() else {}
+    environment = BARE_ENVIRONMENT | own
+
     def run(*command):
         # The user's home and the clone may be out of the server user's reach, so neither is the working folder.
         identity = {"user": user, "group": user, "extra_groups": []} if user else {}
         result = subprocess.run(
             command,
-            env=BARE_ENVIRONMENT,
+            env=environment,
             cwd=root,
             stdin=subprocess.DEVNULL,
             capture_output=True,

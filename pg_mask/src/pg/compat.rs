@@ -69,12 +69,19 @@ pub(crate) unsafe fn check_insert(
     }
 }
 
-/// Returns the columns that a relation ever had, by number. The field is gone in Postgres 18, which has `TupleDescAttr`.
+/// Returns the columns that a relation ever had, by number.
 ///
 /// # Safety
 /// The descriptor is that of an open relation.
 #[expect(unsafe_code, reason = "reads Postgres's structs")]
 pub(crate) unsafe fn columns_of(description: &pg_sys::TupleDescData) -> &[pg_sys::FormData_pg_attribute] {
-    // SAFETY: such a descriptor has `natts` columns.
-    unsafe { description.attrs.as_slice(usize::try_from(description.natts).unwrap_or_default()) }
+    let columns = usize::try_from(description.natts).unwrap_or_default();
+    // SAFETY: such a descriptor has `natts` columns. Since Postgres 18 they stand behind as many compact ones, as in
+    // its macro `TupleDescAttr`.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return description.attrs.as_slice(columns);
+        #[cfg(feature = "pg18")]
+        std::slice::from_raw_parts(description.compact_attrs.as_ptr().add(columns).cast(), columns)
+    }
 }

@@ -223,26 +223,6 @@ CREATE FUNCTION say_path() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NO
 CREATE CONSTRAINT TRIGGER say_path AFTER UPDATE ON deferring DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION say_path();
 CALL remask_column('deferring', 'v');
 DROP TABLE deferring;
--- Ids of keys are compared by their bytes, whatever the column's collation.
-CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE TABLE collated (v text COLLATE any_case);
-SELECT ring('B', key('B', '01'), key('b', '02'));
-:reload
-INSERT INTO collated VALUES (mask_pii('10.0.0.1', 'aes-siv'));
-SELECT ring('b', key('B', '01'), key('b', '02'));
-:reload
-CALL remask_column('collated', 'v');
-SELECT mask_key(v) FROM collated;
-CREATE TABLE collated_rejects (message_id uuid UNIQUE, sent_at timestamptz, reason text COLLATE any_case, masked_body text, rejected_at timestamptz);
-SET client_min_messages = error;
-SELECT attach_inbox('collated_inbox', 'collated', 'collated_rejects', '{"v": {"copy": "v"}}');
-RESET client_min_messages;
-INSERT INTO collated_inbox (body) VALUES ('x');
-SELECT taken FROM redrive_rejects('collated_inbox', 'NOT VALID');
-SELECT taken FROM redrive_rejects('collated_inbox', 'not valid');
-SET client_min_messages = error;
-DROP TABLE collated, collated_rejects CASCADE;
-RESET client_min_messages;
 SELECT ring('b', key('b', '02'));
 :reload
 \set VERBOSITY terse

@@ -225,6 +225,7 @@ SELECT endures(0.25, 'mask_pii($1)', '$siv$k2$AAAAAAAAAAAAAAAAAAAAAAAAAA'::text)
 \c
 SELECT endures(0.3, 'mask_pii($1)', '$siv$k2$AAAAAAAAAAAAAAAAAAAAAAAAAA'::text);
 -- A function whose first call comes when the session has taken all memory.
+\c
 CREATE FUNCTION endures_full(mb numeric, call text, argument text) RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     size integer;

@@ -57,7 +57,7 @@ WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|va
     'join_collapse_limit', 'logical_decoding_work_mem', 'maintenance_io_concurrency', 'maintenance_work_mem', 'plan_cache_mode',
     'random_page_cost', 'recursive_worktable_factor', 'seq_page_cost', 'stats_fetch_consistency', 'synchronize_seqscans', 'temp_buffers',
     'temp_tablespaces', 'wal_skip_threshold', 'work_mem', 'allow_alter_system', 'io_combine_limit', 'file_copy_method',
-    'icu_validation_level', 'scram_iterations')
+    'icu_validation_level', 'scram_iterations', 'md5_password_warnings')
 ORDER BY 1;
 -- The counts of a statement are its session's and its role's: a pooler's next client does not see them.
 INSERT INTO plain_inbox (body) VALUES ('{"v": "2"}');
