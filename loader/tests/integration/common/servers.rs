@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -86,8 +88,16 @@ impl OwnServers {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
             .current_dir("/");
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
-        assert!(status.success(), "pg_ctl {arguments:?}: {status}");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // While the server is stopped, a connection of another test can have its port for a moment.
+        let succeeds = |_| {
+            let succeeded = command.status().unwrap().success();
+            succeeded || {
+                sleep(Duration::from_secs(3));
+                false
+            }
+        };
+        assert!((0..5).any(succeeds), "pg_ctl {arguments:?} fails");
     }
 
     /// Returns the data directory.
