@@ -16,6 +16,8 @@ use no_ring::NoRing;
 pub(crate) enum Error {
     /// An error raised by a statement that this library ran. It is raised again unchanged.
     Caught(Box<CaughtError>),
+    /// A text that Postgres did not check is not UTF-8.
+    NotUtf8,
     /// `unmask_pii` was called with a text that no scheme made.
     NotAToken,
     /// The trigger function was not called as a trigger, or by a trigger that `attach_inbox` does not make.

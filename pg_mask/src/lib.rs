@@ -96,7 +96,8 @@ fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text) -> Text {
 ///
 /// A token is its own only mask: other masks would reveal the value in it.
 #[pg_extern(stable, strict, parallel_safe)]
-fn mask_pii_all(_room: ReserveGuard, value: &str) -> Vec<String> {
+fn mask_pii_all(_room: ReserveGuard, value: Text) -> Vec<String> {
+    let value = value.as_str();
     let ring = keys::ring_if_any().or_raise();
     masker::all_masks(value, ring.as_deref().map(|ring| &**ring)).map_err(Error::from).or_raise()
 }
@@ -116,24 +117,27 @@ fn unmask_pii(_room: ReserveGuard, mask: Text) -> Text {
 
 /// Re-masks a mask, of any scheme and key, under the ring's primary key. The result never protects less than the mask did.
 #[pg_extern(stable, strict, parallel_safe)]
-fn remask_pii(_room: ReserveGuard, mask: &str) -> Text {
+fn remask_pii(_room: ReserveGuard, mask: Text) -> Text {
     let ring = keys::ring().or_raise();
-    let mask = mask.as_bytes();
+    let mask = mask.as_str().as_bytes();
     let remasked = Text::write(masker::remasked_len(mask, &ring), |out| masker::remask(mask, &ring, out));
     remasked.map_err(Error::from).or_raise()
 }
 
 /// Returns the id of the key that a mask claims to be made under. Returns NULL for any other text, including base64.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn mask_key(_room: ReserveGuard, mask: &str) -> Option<&str> {
-    Token::parse(mask.as_bytes()).map_err(Error::from).or_raise().map(|token| token.key)
+fn mask_key(_room: ReserveGuard, mask: Text) -> Option<Text> {
+    Token::parse(mask.as_str().as_bytes())
+        .map_err(Error::from)
+        .or_raise()
+        .map(|token| Text::copy_of(token.key))
 }
 
 /// Whether a text has the form of a masked value, for a CHECK constraint that keeps unmasked values out of a column. An
 /// unmasked value that happens to be base64 of a text passes too. No key is needed.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn is_masked(_room: ReserveGuard, value: &str) -> bool {
-    masker::is_mask(value.as_bytes()).map_err(Error::from).or_raise()
+fn is_masked(_room: ReserveGuard, value: Text) -> bool {
+    masker::is_mask(value.as_str().as_bytes()).map_err(Error::from).or_raise()
 }
 
 /// Returns the counts of the session's last finished inbox statement. Returns no row if there was none, or if it was rolled
@@ -299,7 +303,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', '@FUNCTION_NAME
 fn redrive_rejects(
     _room: ReserveGuard,
     inbox: Option<pg_sys::Oid>,
-    reason: Option<&str>,
+    reason: Option<Text>,
     rejected_before: Option<TimestampWithTimeZone>,
     rejected_after: Option<TimestampWithTimeZone>,
     message_ids: Option<Array<'_, pgrx::Uuid>>,
@@ -309,6 +313,7 @@ fn redrive_rejects(
     'static,
     (name!(taken, i64), name!(stored, i64), name!(duplicate, i64), name!(rejected, i64)),
 > {
+    let reason = reason.as_ref().map(Text::as_str);
     let wanted = redrive::Wanted { reason, rejected_before, rejected_after, message_ids, most: max_rejects };
     // NULL is no relation, and neither is OID 0.
     let inbox = inbox.unwrap_or(pg_sys::InvalidOid);
@@ -350,16 +355,18 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 #[expect(clippy::too_many_arguments, reason = "they are those of the SQL function")]
 fn attach_inbox(
     _room: ReserveGuard,
-    inbox: Option<&str>,
-    target: Option<&str>,
-    rejects: Option<&str>,
+    inbox: Option<Text>,
+    target: Option<Text>,
+    rejects: Option<Text>,
     rules: Option<AnyElement>,
-    flush: Option<&str>,
-    envelope: Option<&str>,
-    event: Option<&str>,
+    flush: Option<Text>,
+    envelope: Option<Text>,
+    event: Option<Text>,
     allow_unlogged: Option<bool>,
     call: pg_sys::FunctionCallInfo,
 ) {
+    let [inbox, target, rejects, flush, envelope, event] =
+        [&inbox, &target, &rejects, &flush, &envelope, &event].map(|text| text.as_ref().map(Text::as_str));
     let wanted = attach::Wanted {
         inbox: inbox.ok_or(Error::NullArgument("inbox")).or_raise(),
         target: target.ok_or(Error::NullArgument("target")).or_raise(),

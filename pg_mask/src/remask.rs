@@ -111,7 +111,7 @@ fn parts(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, Error> {
         "SELECT $1::pg_catalog.regclass::text, COALESCE(
             (SELECT c.relkind IN ('r', 'p') FROM pg_catalog.pg_class c WHERE c.oid = $1), false)",
         &[relation.into()],
-        |row| Ok((row.get::<String>(1)?, row.get::<bool>(2)?)),
+        |row| Ok((row.text(1)?, row.get::<bool>(2)?)),
     )?;
     let Some((Some(name), Some(is_table))) = kinds.into_iter().next() else {
         return Err(Error::Dropped);

@@ -19,6 +19,11 @@ impl From<Error> for ErrorReport {
                 "the text is not a masked value",
                 format!("A masked value is what mask_pii() made: {}.", scheme::forms()),
             ),
+            Error::NotUtf8 => hinted(
+                Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+                "a text is not valid UTF-8",
+                "COPY with ENCODING 'SQL_ASCII', and settings of a connection, take bytes that Postgres does not check.",
+            ),
             Error::UnknownKey => hinted(
                 Code::ERRCODE_UNDEFINED_OBJECT,
                 "the value was masked under a key that is not on the key ring",

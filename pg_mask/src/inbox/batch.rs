@@ -137,7 +137,7 @@ pub(crate) fn append<'a>(
     view: pg_sys::Oid,
     owner: pg_sys::Oid,
     ready: impl FnOnce() -> Result<BatchContext, Error>,
-    message: impl FnOnce() -> InboxRow<'a>,
+    message: impl FnOnce() -> Result<InboxRow<'a>, Error>,
 ) -> Result<(), Error> {
     let known = OPEN.with_borrow(|batches| {
         batches.iter().rfind(|batch| batch.is_of(view)).map(|batch| batch.by.is_some())
@@ -148,7 +148,7 @@ pub(crate) fn append<'a>(
         // This is outside of any borrow, because it reads the catalogs.
         Some(false) => Some(ready()?),
     };
-    let message = message();
+    let message = message()?;
     check_size(&message)?;
     let full = OPEN.with_borrow_mut(|batches| {
         let batch = batches.iter_mut().rfind(|batch| batch.is_of(view))?;

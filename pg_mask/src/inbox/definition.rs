@@ -245,7 +245,7 @@ impl Inbox {
                  WHERE i.indrelid = $1
              UNION SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0",
             &[self.target_oid.into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         Ok(self.names.get_or_init(|| names.into_iter().flatten().collect()))
     }
@@ -369,7 +369,7 @@ pub(crate) fn hash(argument: &str) -> Result<String, Error> {
     let hash = select(
         "SELECT pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($1, 'UTF8')), 'hex')",
         &[argument.into()],
-        |row| row.get::<String>(1),
+        |row| row.text(1),
     )?;
     hash.into_iter().flatten().next().ok_or(Error::Internal("no hash"))
 }

@@ -74,8 +74,8 @@ pub(crate) fn inboxes(trigger: pg_sys::Oid, view: Option<pg_sys::Oid>) -> Result
          ORDER BY n.nspname, c.relname, t.tgname <> 'pg_mask_row', t.tgname",
         &[trigger.into(), view.into()],
         |row| {
-            let (view, owner, name) = (row.get::<pg_sys::Oid>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<String>(3)?);
-            let (owner_name, trigger) = (row.get::<String>(4)?, row.get::<pg_sys::Oid>(5)?.unwrap_or_default());
+            let (view, owner, name) = (row.get::<pg_sys::Oid>(1)?, row.get::<pg_sys::Oid>(2)?, row.text(3)?);
+            let (owner_name, trigger) = (row.text(4)?, row.get::<pg_sys::Oid>(5)?.unwrap_or_default());
             let relations = row.get::<Vec<pg_sys::Oid>>(6)?.unwrap_or_default();
             Ok(((view.zip(name), owner.zip(owner_name)), trigger, relations))
         },
@@ -118,12 +118,13 @@ fn argument(trigger: pg_sys::Oid) -> Result<String, Error> {
     // The text, and the copies that Postgres makes of it.
     memory::ensure(usize::try_from(bytes).unwrap_or_default().saturating_mul(4))?;
     let argument = select(
-        "SELECT pg_catalog.convert_from(pg_catalog.rtrim(tgargs, '\\x00'::bytea), 'UTF8')
-         FROM pg_catalog.pg_trigger WHERE oid = $1",
+        "SELECT pg_catalog.rtrim(tgargs, '\\x00'::bytea) FROM pg_catalog.pg_trigger WHERE oid = $1",
         &[trigger.into()],
-        |row| row.get::<String>(1),
+        |row| row.get::<Vec<u8>>(1),
     )?;
-    Ok(argument.into_iter().flatten().next().unwrap_or_default())
+    // A definition is UTF-8.
+    let argument = argument.into_iter().flatten().next().and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(argument.unwrap_or_default())
 }
 
 fn attached(view: pg_sys::Oid, argument: &str) -> Result<Option<Attached>, Error> {

@@ -94,7 +94,7 @@ impl InboxRecord {
              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
             &[self.view.into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         let right = columns == [Some("message_id uuid, sent_at timestamptz, body text".into())];
         Ok((!right).then(|| {
@@ -117,7 +117,7 @@ impl InboxRecord {
              WHERE r.ev_class = $1 AND r.rulename <> '_RETURN'
              ORDER BY 1",
             &[self.view.into(), trigger.into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         let names: Vec<String> = names.into_iter().flatten().collect();
         Ok((!names.is_empty()).then(|| {
@@ -139,7 +139,7 @@ impl InboxRecord {
                AND (r.oid = $1 OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = $1 AND o.rolsuper))
              ORDER BY r.rolname",
             &[self.owner.into()],
-            |row| Ok(row.get::<bool>(1)?.zip(row.get::<String>(2)?)),
+            |row| Ok(row.get::<bool>(1)?.zip(row.text(2)?)),
         )?;
         let roles: Vec<(bool, String)> = roles.into_iter().flatten().collect();
         let what = if roles.iter().any(|(is_owner, _)| *is_owner) {
@@ -177,7 +177,7 @@ impl InboxRecord {
              WHERE f.contype = 'f' AND f.confrelid = ANY ($1) AND holder.role <> $2 AND r.rolsuper IS NOT TRUE
              ORDER BY 1",
             &[self.relations.clone().into(), self.owner.into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         let tables: Vec<String> = tables.into_iter().flatten().collect();
         Ok((!tables.is_empty()).then(|| {
@@ -205,7 +205,7 @@ impl InboxRecord {
                           ORDER BY r.rolname)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
             &[self.view.into()],
-            |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?, row.get::<Vec<String>>(3)?)),
+            |row| Ok((row.text(1)?, row.text(2)?, row.texts(3)?)),
         )?;
         let Some((Some(schema), Some(schema_owner), Some(roles))) = found.into_iter().next() else {
             return Ok(None);
@@ -268,7 +268,7 @@ fn logged(relations: &[pg_sys::Oid]) -> Result<Option<Problem>, Error> {
          WHERE c.oid = ANY ($1) AND (c.relpersistence = 'u' AND c.relkind = 'r' OR c.relkind = 'f')
          ORDER BY 2 DESC, c.oid",
         &[relations.to_vec().into()],
-        |row| Ok(row.get::<String>(1)?.zip(row.get::<bool>(2)?)),
+        |row| Ok(row.text(1)?.zip(row.get::<bool>(2)?)),
     )?;
     let (unlogged, foreign): (Vec<_>, Vec<_>) =
         found.into_iter().flatten().partition(|(_, unlogged)| *unlogged);
@@ -364,7 +364,7 @@ fn open_paths(relations: &[pg_sys::Oid], owner: pg_sys::Oid) -> Result<Option<Pr
                  AND NOT EXISTS (SELECT FROM open_schemas o WHERE o.nspname = ANY (path.schemas)))
          ORDER BY 1",
         &[relations.to_vec().into(), owner.into()],
-        |row| row.get::<String>(1),
+        |row| row.text(1),
     )?;
     let functions: Vec<String> = functions.into_iter().flatten().collect();
     Ok((!functions.is_empty()).then(|| {

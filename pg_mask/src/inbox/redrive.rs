@@ -68,7 +68,7 @@ pub(crate) fn redrive(
         loop {
             let fetched = next(&cursor, |message| {
                 let by = || BatchContext::new(inbox.clone(), attached.owner, attached.function);
-                batch::append(view, attached.owner, by, || message)
+                batch::append(view, attached.owner, by, || Ok(message))
             })?;
             taken += fetched;
             if fetched < FETCHED {
@@ -152,8 +152,9 @@ fn next(cursor: &str, mut put: impl FnMut(InboxRow<'_>) -> Result<(), Error>) ->
         let mut fetched = 0;
         for reject in rejects {
             let id = reject.get::<Uuid>(1)?;
-            let unmask = |mask| unmask(mask).map_err(|why| why.of_reject(id.map(|id| id.to_string())));
-            let body = reject.get::<&str>(3)?.map(unmask).transpose()?;
+            let unmask =
+                |mask: Text| unmask(mask.as_str()).map_err(|why| why.of_reject(id.map(|id| id.to_string())));
+            let body = reject.get::<Text>(3)?.map(unmask).transpose()?;
             put(InboxRow {
                 id: id.map(|id| *id),
                 sent_at: reject.get::<TimestampWithTimeZone>(2)?.map(i64::from),

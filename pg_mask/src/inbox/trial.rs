@@ -163,7 +163,7 @@ fn first_label(enum_type: pg_sys::Oid) -> Result<Option<String>, Error> {
     let labels = select(
         "SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder LIMIT 1",
         &[enum_type.into()],
-        |row| row.get::<String>(1),
+        |row| row.text(1),
     )?;
     Ok(labels.into_iter().flatten().next())
 }

@@ -129,14 +129,14 @@ impl<'a> Call<'a> {
     }
 
     /// Returns the row that is being inserted.
-    fn message(&self) -> InboxRow<'a> {
+    fn message(&self) -> Result<InboxRow<'a>, Error> {
         // SAFETY: a batch is open, so `check_columns` has found these types at these positions.
         unsafe {
-            InboxRow {
+            Ok(InboxRow {
                 id: self.column(1).map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
                 sent_at: self.column(2).map(|datum| datum.value().cast_signed() as i64),
-                body: self.column(3).map(|datum| text(datum)),
-            }
+                body: self.column(3).map(|datum| text(datum)).transpose()?,
+            })
         }
     }
 

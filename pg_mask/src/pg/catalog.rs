@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 
 use crate::error::Error;
 use crate::pg::security::with_catalog_path;
+use crate::pg::text::Name;
 pub(crate) use attribute::{Attribute, with_unchanged};
 pub(crate) use conflict::Conflict;
 pub(crate) use relation::Relation;
@@ -31,7 +32,7 @@ pub(crate) fn unlogged(relations: &[pg_sys::Oid]) -> Result<Option<String>, Erro
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE c.oid = ANY ($1) AND c.relpersistence = 'u' ORDER BY c.oid LIMIT 1",
         &[relations.to_vec().into()],
-        |row| row.get::<String>(1),
+        |row| row.text(1),
     )?;
     Ok(unlogged.into_iter().flatten().next())
 }
@@ -41,12 +42,42 @@ pub(crate) fn unlogged(relations: &[pg_sys::Oid]) -> Result<Option<String>, Erro
 pub(crate) fn select<T>(
     sql: &str,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
-    read: impl Fn(pgrx::spi::SpiHeapTupleData<'_>) -> Result<T, pgrx::spi::Error>,
+    read: impl Fn(CatalogRow<'_>) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, Error> {
     with_catalog_path(|| {
         Spi::connect(|client| {
             let rows = client.select(sql, None, arguments)?;
-            Ok(rows.map(read).collect::<Result<Vec<T>, _>>()?)
+            Ok(rows.map(|row| read(CatalogRow(row))).collect::<Result<Vec<T>, _>>()?)
         })
     })
 }
+
+/// A row of a query on the catalogs. Its columns are counted from 1.
+pub(crate) struct CatalogRow<'a>(pgrx::spi::SpiHeapTupleData<'a>);
+
+impl CatalogRow<'_> {
+    /// Returns a column that isn't a text.
+    pub(crate) fn get<T: NoText>(&self, column: usize) -> Result<Option<T>, pgrx::spi::Error> {
+        self.0.get(column)
+    }
+
+    /// Returns a text.
+    pub(crate) fn text(&self, column: usize) -> Result<Option<String>, pgrx::spi::Error> {
+        Ok(self.0.get::<Name>(column)?.map(|name| name.0))
+    }
+
+    /// Returns an array of texts.
+    pub(crate) fn texts(&self, column: usize) -> Result<Option<Vec<String>>, pgrx::spi::Error> {
+        let names = self.0.get::<Vec<Name>>(column)?;
+        Ok(names.map(|names| names.into_iter().map(|name| name.0).collect()))
+    }
+}
+
+/// A type in which no text is.
+pub(crate) trait NoText: FromDatum + IntoDatum {}
+impl NoText for bool {}
+impl NoText for i16 {}
+impl NoText for i32 {}
+impl NoText for Vec<u8> {}
+impl NoText for pg_sys::Oid {}
+impl NoText for Vec<pg_sys::Oid> {}

@@ -11,6 +11,7 @@ use crate::pg::catalog::{look_up, select};
 use crate::pg::names::name_of_schema;
 use crate::pg::random::random_id;
 use crate::pg::security::{current_role, is_superuser, must_have_rights_of, with_catalog_path};
+use crate::pg::text::Name;
 
 /// The view of an inbox.
 pub(super) struct View {
@@ -54,7 +55,7 @@ impl View {
                          OR pg_catalog.pg_get_viewdef(c.oid) ~ 'WHERE \\(false AND \\(''[0-9a-f]{64}''(::text)? IS NULL\\)\\);$')
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
             &[oid.into(), trigger_function.into()],
-            |row| Ok((row.get::<String>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<bool>(3)?)),
+            |row| Ok((row.text(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<bool>(3)?)),
         )?;
         match existing.into_iter().next() {
             Some((Some(name), Some(owner), Some(true))) => {
@@ -127,7 +128,7 @@ impl View {
         let names = select(
             "SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r WHERE r.oid = $1",
             &[self.owner.into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         names.into_iter().flatten().next().ok_or(Error::Replaced)
     }
@@ -148,7 +149,7 @@ impl View {
             let names = select(
                 "SELECT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid($1)), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid($2))",
                 &[self.owner.into(), owner_to_be.into()],
-                |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?)),
+                |row| Ok((row.text(1)?, row.text(2)?)),
             )?;
             let (owner, owner_to_be) = names.into_iter().next().unwrap_or_default();
             let [owner, owner_to_be] = [owner, owner_to_be].map(Option::unwrap_or_default);
@@ -172,7 +173,7 @@ fn grantees(view: &str) -> Result<Vec<String>, Error> {
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
          WHERE c.oid = pg_catalog.to_regclass($1) AND a.grantee <> c.relowner",
         &[view.into()],
-        |row| row.get::<String>(1),
+        |row| row.text(1),
     )?;
     Ok(grantees.into_iter().flatten().collect())
 }
@@ -183,11 +184,11 @@ fn name_to_be(name: &str, is_temporary: bool) -> Result<[String; 2], Error> {
     // This is outside of `select`, under which the schema would be pg_catalog. All names in it are schema-qualified.
     let chosen = Spi::connect(|client| {
         let rows = client.select("SELECT pg_catalog.current_schema()::pg_catalog.text", None, &[])?;
-        rows.first().get::<String>(1)
+        Ok::<_, Error>(rows.first().get::<Name>(1)?.map(|name| name.0))
     })?;
     // CREATE VIEW makes a view on a temporary table a temporary one.
     let chosen = if is_temporary { Some("pg_temp".to_owned()) } else { chosen };
-    let parts = select("SELECT pg_catalog.parse_ident($1)", &[name.into()], |row| row.get::<Vec<String>>(1))?;
+    let parts = select("SELECT pg_catalog.parse_ident($1)", &[name.into()], |row| row.texts(1))?;
     match (parts.into_iter().flatten().next().as_deref(), chosen) {
         (Some([view]), Some(schema)) => Ok([schema, view.clone()]),
         (Some([schema, view]), _) => Ok([schema.clone(), view.clone()]),

@@ -30,30 +30,32 @@ pub(crate) struct Attribute {
 impl Relation {
     pub(crate) fn attributes(&self) -> Result<Vec<Attribute>, Error> {
         let attributes = select(
-            "SELECT attnum, attname::text, atttypid, atttypmod, pg_catalog.format_type(atttypid, -1),
-                    attnotnull, attgenerated <> '' OR attidentity = 'a',
-                    attnotnull AND NOT atthasdef AND attidentity = ''
-             FROM pg_catalog.pg_attribute
-             WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            "WITH RECURSIVE under (attnum, type, typmod) AS (
+                 SELECT attnum, atttypid, atttypmod FROM pg_catalog.pg_attribute
+                 WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+                 UNION ALL SELECT u.attnum, t.typbasetype, t.typtypmod FROM under u
+                 JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype = 'd')
+             SELECT a.attnum, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, -1),
+                    a.attnotnull, a.attgenerated <> '' OR a.attidentity = 'a',
+                    a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', u.type, u.typmod
+             FROM pg_catalog.pg_attribute a
+             JOIN under u ON u.attnum = a.attnum
+             JOIN pg_catalog.pg_type t ON t.oid = u.type AND t.typtype <> 'd'
+             WHERE a.attrelid = $1 ORDER BY a.attnum",
             &[self.oid.into()],
             |row| {
-                let (number, name, type_oid, typmod) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                let (type_name, not_null, generated) = (row.get(5)?, row.get(6)?, row.get(7)?);
-                let must_be_given = row.get(8)?;
+                let (number, name, type_oid, typmod) = (row.get(1)?, row.text(2)?, row.get(3)?, row.get(4)?);
+                let (type_name, not_null, generated) = (row.text(5)?, row.get(6)?, row.get(7)?);
+                let (must_be_given, base, base_typmod) = (row.get(8)?, row.get(9)?, row.get(10)?);
                 Ok((|| {
-                    let (type_oid, typmod): (pg_sys::Oid, i32) = (type_oid?, typmod?);
-                    let mut base_typmod = typmod;
-                    #[expect(unsafe_code, reason = "calls Postgres")]
-                    // SAFETY: a pointer to a local; the type was just read from the catalogs.
-                    let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &raw mut base_typmod) };
                     Some(Attribute {
                         number: number?,
                         name: name?,
-                        type_oid,
-                        typmod,
+                        type_oid: type_oid?,
+                        typmod: typmod?,
                         type_name: type_name?,
-                        base,
-                        base_typmod,
+                        base: base?,
+                        base_typmod: base_typmod?,
                         not_null: not_null?,
                         must_be_given: must_be_given?,
                         generated: generated?,

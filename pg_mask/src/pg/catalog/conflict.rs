@@ -64,7 +64,7 @@ impl Relation {
              HAVING pg_catalog.array_agg(a.attname::text) @> ARRAY[$2] AND pg_catalog.array_agg(a.attname::text) <@ $3
              ORDER BY pg_catalog.count(*)",
             &[self.oid.into(), column.into(), others.to_vec().into()],
-            |row| Ok((row.get::<Vec<String>>(1)?, row.get::<bool>(2)?)),
+            |row| Ok((row.texts(1)?, row.get::<bool>(2)?)),
         )?;
         // ON CONFLICT (columns) uses all indexes on these columns, and fails if one of them is deferrable.
         let deferrable = |key: &Vec<String>| indexes.contains(&(Some(key.clone()), Some(false)));

@@ -85,7 +85,7 @@ impl Relation {
                     THEN 'it is temporary, of another session'
                 END",
             &[self.oid.into(), filled.to_vec().into(), tree.to_vec().into()],
-            |row| row.get::<String>(1),
+            |row| row.text(1),
         )?;
         if let Some(obstacle) = obstacles.into_iter().flatten().next() {
             return Ok(Some(obstacle));

@@ -39,7 +39,7 @@ impl Relation {
                     pg_catalog.row_security_active(c.oid)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
             &[oid.into()],
-            |row| Ok(((row.get(1)?, row.get(2)?), (row.get(3)?, row.get(4)?, row.get(5)?))),
+            |row| Ok(((row.text(1)?, row.text(2)?), (row.get(3)?, row.get(4)?, row.get(5)?))),
         )?;
         match relations.into_iter().next() {
             Some(((Some(name), Some(kind)), (Some(before), Some(instead), Some(row_security)))) => Ok(Self {
