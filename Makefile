@@ -14,7 +14,7 @@ psql: ## Open psql on the servers of the demo: make -s psql ARGS='-qtA' < file.s
 	@dev/psql $(ARGS)
 
 stop: ## Stop the servers of the demo and remove what they left
-	@dev/servers.py stop .demo
+	@dev/servers.py stop "$${DEMO_STATE:-.demo}"
 
 test: ## Run all tests, on servers of their own
 	@dev/test
