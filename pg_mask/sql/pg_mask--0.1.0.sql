@@ -50,13 +50,13 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_inbox_wrapper'
 CREATE  FUNCTION "inbox_counts"(
 
 ) RETURNS TABLE (
-	"statement" bigint,  /* i64 */
-	"stored" bigint,  /* i64 */
-	"duplicate" bigint,  /* i64 */
-	"rejected" bigint  /* i64 */
+	"statement" bigint, 
+	"stored" bigint, 
+	"duplicate" bigint, 
+	"rejected" bigint 
 )
 STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'inbox_counts_wrapper';
 
 CREATE FUNCTION inbox_problems(inbox regclass) RETURNS TABLE (item text, level text, problem text, hint text)
@@ -65,80 +65,80 @@ LANGUAGE c STABLE STRICT PARALLEL UNSAFE ROWS 5 AS 'MODULE_PATHNAME', 'inbox_pro
 CREATE  FUNCTION "inbox_reject_classes"(
 
 ) RETURNS TABLE (
-	"class" TEXT,  /* & '_ str */
-	"rejected" bigint  /* i64 */
+	"class" TEXT, 
+	"rejected" bigint 
 )
 STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'inbox_reject_classes_wrapper';
 
 CREATE  FUNCTION "inbox_statistics"(
 
 ) RETURNS TABLE (
-	"inbox" oid,  /* pg_sys :: Oid */
-	"stored" bigint,  /* i64 */
-	"duplicate" bigint,  /* i64 */
-	"rejected" bigint,  /* i64 */
-	"rejected_by_class" jsonb,  /* pgrx :: JsonB */
-	"last_event_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"since" timestamp with time zone  /* Option < TimestampWithTimeZone > */
+	"inbox" oid, 
+	"stored" bigint, 
+	"duplicate" bigint, 
+	"rejected" bigint, 
+	"rejected_by_class" jsonb, 
+	"last_event_at" timestamp with time zone, 
+	"since" timestamp with time zone 
 )
 STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'inbox_statistics_wrapper';
 
 CREATE  FUNCTION "inboxes"(
 
 ) RETURNS TABLE (
-	"inbox" oid,  /* pg_sys :: Oid */
-	"owner" oid,  /* pg_sys :: Oid */
-	"target" oid,  /* Option < pg_sys :: Oid > */
-	"rejects" oid,  /* Option < pg_sys :: Oid > */
-	"rules" jsonb,  /* Option < pgrx :: JsonB > */
-	"envelope" TEXT,  /* Option < String > */
-	"event" TEXT,  /* Option < String > */
-	"found_by" TEXT[],  /* :: std :: option :: Option < Vec < String > > */
-	"flush" TEXT,  /* Option < String > */
-	"copy_obstacle" TEXT  /* Option < String > */
+	"inbox" oid, 
+	"owner" oid, 
+	"target" oid, 
+	"rejects" oid, 
+	"rules" jsonb, 
+	"envelope" TEXT, 
+	"event" TEXT, 
+	"found_by" TEXT[], 
+	"flush" TEXT, 
+	"copy_obstacle" TEXT 
 )
 STRICT STABLE PARALLEL UNSAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'inboxes_wrapper';
 
 CREATE  FUNCTION "is_masked"(
-	"value" TEXT /* & str */
-) RETURNS bool /* bool */
+	"value" text
+) RETURNS bool
 IMMUTABLE STRICT PARALLEL SAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'is_masked_wrapper';
 
 CREATE  FUNCTION "mask_key"(
-	"mask" TEXT /* & str */
-) RETURNS TEXT /* Option < & str > */
+	"mask" text
+) RETURNS text
 IMMUTABLE STRICT PARALLEL SAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'mask_key_wrapper';
 
 CREATE  FUNCTION "mask_pii"(
-	"value" text /* Text */
-) RETURNS text /* Text */
+	"value" text
+) RETURNS text
 STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'mask_pii_wrapper';
 
 CREATE  FUNCTION "mask_pii"(
-	"value" text, /* Text */
-	"scheme" text /* Text */
-) RETURNS text /* Text */
+	"value" text,
+	"scheme" text
+) RETURNS text
 STRICT STABLE PARALLEL SAFE 
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'mask_pii_by_wrapper';
 
 CREATE  FUNCTION "mask_pii_all"(
-	"value" TEXT /* & str */
-) RETURNS TEXT[] /* Vec < String > */
+	"value" text
+) RETURNS TEXT[]
 STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'mask_pii_all_wrapper';
 
 CREATE FUNCTION redrive_rejects(
@@ -152,20 +152,20 @@ CREATE FUNCTION redrive_rejects(
 LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1 AS 'MODULE_PATHNAME', 'redrive_rejects_wrapper';
 
 CREATE  FUNCTION "remask_pii"(
-	"mask" TEXT /* & str */
-) RETURNS text /* Text */
+	"mask" text
+) RETURNS text
 STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'remask_pii_wrapper';
 
 CREATE FUNCTION try_inbox(inbox regclass) RETURNS boolean
 LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'try_inbox_wrapper';
 
 CREATE  FUNCTION "unmask_pii"(
-	"mask" text /* Text */
-) RETURNS text /* Text */
+	"mask" text
+) RETURNS text
 STRICT STABLE PARALLEL RESTRICTED COST 20
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'unmask_pii_wrapper';
 
 -- requires:
@@ -538,15 +538,15 @@ COMMENT ON VIEW inboxes IS 'the inboxes of the database, and how each is attache
 CREATE  FUNCTION "unmask_statistics"(
 
 ) RETURNS TABLE (
-	"role" oid,  /* pg_sys :: Oid */
-	"statements" bigint,  /* i64 */
-	"unmasked" bigint,  /* i64 */
-	"with_purpose" bigint,  /* i64 */
-	"last_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"since" timestamp with time zone  /* Option < TimestampWithTimeZone > */
+	"role" oid, 
+	"statements" bigint, 
+	"unmasked" bigint, 
+	"with_purpose" bigint, 
+	"last_at" timestamp with time zone, 
+	"since" timestamp with time zone 
 )
 STRICT VOLATILE PARALLEL RESTRICTED
-LANGUAGE c /* Rust */
+LANGUAGE c
 AS 'MODULE_PATHNAME', 'unmask_statistics_wrapper';
 
 -- requires:
