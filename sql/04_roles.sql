@@ -144,6 +144,9 @@ BEGIN
     -- a role that can make triggers on these tables.
     GRANT EXECUTE ON FUNCTION unmask_pii(text) TO login_owner;
 
+    -- A superuser's remask_column() runs as the owner of the table.
+    GRANT EXECUTE ON FUNCTION remask_pii(text) TO login_owner;
+
     GRANT EXECUTE ON FUNCTION unmask_pii(text) TO login_pii_reader;
 
     -- Those who look for the rows of a value that they know. By masking guesses, all IPv4 addresses say, one finds out every

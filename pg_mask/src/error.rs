@@ -34,6 +34,8 @@ pub(crate) enum Error {
     NoInbox { relation: String },
     /// The inbox's owner lacks the privileges to unmask rejects.
     OwnerMayNotUnmask { inbox: String },
+    /// The owner of a table lacks the privilege to re-mask it, for a superuser who runs that as the owner.
+    OwnerMayNotRemask { relation: String, owner: String },
     /// The rejects to redrive may belong to another inbox.
     SharedRejects { inbox: String, other: String },
     /// A mask that cannot be unmasked, and its location.

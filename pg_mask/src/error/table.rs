@@ -129,6 +129,11 @@ impl From<Error> for ErrorReport {
                 format!("the owner of inbox \"{inbox}\" cannot unmask its rejects"),
                 "Grant it EXECUTE on unmask_pii(text), and SELECT, UPDATE and DELETE on the rejects table.",
             ),
+            Error::OwnerMayNotRemask { relation, owner } => hinted(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("the owner of {relation}, {owner}, cannot re-mask"),
+                "A superuser's remask_column() runs as the owner of each table. Grant it EXECUTE on remask_pii(text).",
+            ),
             Error::SharedRejects { inbox, other } => hinted(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inboxes \"{inbox}\" and \"{other}\" have the same rejects table"),

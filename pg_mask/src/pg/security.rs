@@ -19,6 +19,9 @@ const CATALOG_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
 /// Makes Postgres return names from the catalogs in one form.
 const PLAIN_NAMES: (&CStr, &CStr) = (c"quote_all_identifiers", c"off");
 
+/// Makes a backslash in a literal of this library's queries what it looks like.
+const PLAIN_BACKSLASHES: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
+
 /// Settings that the inserting session must not decide. They change what is stored, what a text means, or what the client
 /// and the server's log see. The test `session.sql` has a decision for each setting in `pg_settings`.
 ///
@@ -41,7 +44,7 @@ const SETTINGS: [(&CStr, &CStr); 27] = [
     (c"bytea_output", c"hex"),
     (c"xmlbinary", c"base64"),
     (c"extra_float_digits", c"1"),
-    (c"standard_conforming_strings", c"on"),
+    PLAIN_BACKSLASHES,
     (c"backslash_quote", c"safe_encoding"),
     (c"transform_null_equals", c"off"),
     PLAIN_NAMES,
@@ -139,9 +142,9 @@ fn user_and_context() -> (pg_sys::Oid, i32) {
     (user, context)
 }
 
-/// Runs `act` with names resolved only in `pg_catalog`, and quoted only where SQL needs it.
+/// Runs `act` with names resolved only in `pg_catalog`, and quoted only where SQL needs it. A backslash in a literal is one.
 pub(crate) fn with_catalog_path<R>(act: impl FnOnce() -> R) -> R {
-    with_settings(&[CATALOG_PATH, PLAIN_NAMES], act)
+    with_settings(&[CATALOG_PATH, PLAIN_NAMES, PLAIN_BACKSLASHES], act)
 }
 
 /// Runs `act` with these settings; settings that do not exist are skipped. After an error, the end of the (sub)transaction

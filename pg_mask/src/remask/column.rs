@@ -9,10 +9,12 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use super::tid::{datum, row_of};
 use crate::error::{Error, raise, sqlstate};
 use crate::pg::catalog::{Attribute, Relation, with_unchanged};
-use crate::pg::names::{name_of_schema, quoted};
+use crate::pg::names::{name_of_role, name_of_schema, quoted};
 use crate::pg::plan::{Bound, Plan};
-use crate::pg::security::{function, has_policies, make_constraints_immediate, with_settings};
-use crate::pg::subtransaction::in_subtransaction;
+use crate::pg::security::{
+    as_owner, function, has_policies, is_superuser, make_constraints_immediate, may_call, with_settings,
+};
+use crate::pg::subtransaction::{SubtransactionError, in_subtransaction};
 use crate::pg::values::text;
 
 /// Makes Postgres find rows by their TIDs. Otherwise it could take a batch for a large part of the table.
@@ -32,6 +34,7 @@ pub(super) struct Functions {
     remask: String,
     key: String,
     oids: Vec<pg_sys::Oid>,
+    schema: pg_sys::Oid,
 }
 
 impl Functions {
@@ -42,6 +45,7 @@ impl Functions {
             remask: format!("{name}.remask_pii"),
             key: format!("{name}.mask_key"),
             oids: vec![oid(c"remask_pii"), oid(c"mask_key")],
+            schema,
         })
     }
 }
@@ -76,12 +80,29 @@ impl Column {
     }
 
     /// Locks the table until the end of the transaction. Then runs `act`, which sees all of the table's rows.
+    ///
+    /// A superuser's call runs with the rights of the table's owner: else the table's triggers, and the functions in its
+    /// indexes and constraints, would run as a superuser.
     fn locked<R>(&self, act: impl FnOnce(pg_sys::Relation) -> Result<R, Error>) -> Result<R, Error> {
         with_unchanged(self.table, std::slice::from_ref(&self.attribute), |relation| {
-            if has_policies(self.table) {
-                return Err(Error::HiddenRows { relation: self.name()? });
+            // A deferred trigger would run at COMMIT, under the caller's search path.
+            make_constraints_immediate();
+            let act = || {
+                if has_policies(self.table) {
+                    return Err(Error::HiddenRows { relation: self.name()? });
+                }
+                act(relation)
+            };
+            if !is_superuser() {
+                return act();
             }
-            act(relation)
+            #[expect(unsafe_code, reason = "reads Postgres's structs")]
+            // SAFETY: an open relation has its row of pg_class.
+            let owner = unsafe { (*(*relation).rd_rel).relowner };
+            if !may_call(owner, self.functions.schema, c"remask_pii", &[pg_sys::TEXTOID]) {
+                return Err(Error::OwnerMayNotRemask { relation: self.name()?, owner: name_of_role(owner) });
+            }
+            as_owner(owner, act)
         })?
     }
 
@@ -100,7 +121,7 @@ impl Column {
     /// Prepares a statement on this column.
     fn prepare(&self, sql: impl FnOnce(&Names) -> String, more: &[pg_sys::Oid]) -> Result<Plan, Error> {
         let column = quoted(&[&self.attribute.name]);
-        let Functions { remask, key, oids } = &self.functions;
+        let Functions { remask, key, oids, .. } = &self.functions;
         let names = Names {
             table: self.name()?,
             masked: format!("{remask}({column}::pg_catalog.text)"),
@@ -124,8 +145,6 @@ impl Column {
                 },
                 &[pg_sys::TIDOID; 2],
             )?;
-            // A deferred trigger would run at COMMIT, under the caller's search path.
-            make_constraints_immediate();
             let mut memory = PgMemoryContexts::new("pg_mask remask");
             let key = text(key.as_bytes());
             let [first, end] = places.each_ref().map(datum);
@@ -135,17 +154,18 @@ impl Column {
             match updated {
                 Ok(rows) => Ok(rows),
                 Err(failure) if is_of_a_row(&failure.error) => {
-                    self.raise_of_row(*failure.error, [key, first, end], &mut memory)
+                    self.raise_of_row(failure, [key, first, end], &mut memory)
                 }
-                Err(failure) => failure.error.rethrow(),
+                Err(failure) => failure.raise(),
             }
         })
     }
 
-    /// Raises a batch's error with the row that caused it.
+    /// Raises a batch's error with the row that caused it. Only the extension's own words stay: a trigger's, or a type's, can
+    /// quote a value.
     fn raise_of_row(
         &self,
-        error: CaughtError,
+        batch: SubtransactionError,
         arguments: [pg_sys::Datum; 3],
         memory: &mut PgMemoryContexts,
     ) -> Result<u64, Error> {
@@ -165,22 +185,22 @@ impl Column {
         rows.run(&arguments, false, |row| {
             let Some(place) = row.datum(1) else { return Ok(()) };
             let tried = in_subtransaction(memory, || one.run(&[arguments[0], place], false, |_| Ok(())));
-            if let Err(failure) = tried
-                && let CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) = *failure.error
-            {
+            if let Err(failure) = tried {
                 #[expect(unsafe_code, reason = "reads a value of a row")]
                 // SAFETY: the statement returns a tid, which lives as long as the row.
                 let place = unsafe { *place.cast_mut_ptr::<pg_sys::ItemPointerData>() };
-                let message = format!("{}: {}", row_of(place, &name), report.message());
-                let mut found = ErrorReport::new(report.sql_error_code(), message, "pg_mask");
-                if let Some(hint) = report.hint() {
+                let is_own = failure.report().function_name() == Some("pg_mask");
+                let words = if is_own { failure.message().to_owned() } else { failure.condition() };
+                let message = format!("{}: {words}", row_of(place, &name));
+                let mut found = ErrorReport::new(failure.report().sql_error_code(), message, "pg_mask");
+                if let Some(hint) = failure.report().hint().filter(|_| is_own) {
                     found = found.set_hint(hint.to_owned());
                 }
                 raise(found);
             }
             Ok(())
         })?;
-        error.rethrow()
+        batch.raise()
     }
 
     /// Whether any row of the table has a mask of another key.

@@ -223,6 +223,42 @@ CREATE FUNCTION say_path() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NO
 CREATE CONSTRAINT TRIGGER say_path AFTER UPDATE ON deferring DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION say_path();
 CALL remask_column('deferring', 'v');
 DROP TABLE deferring;
+-- A superuser's call runs with the rights of the table's owner: no trigger and no index's function of the table runs as a superuser.
+CREATE ROLE keeper;
+GRANT CREATE ON SCHEMA public TO keeper;
+CREATE TABLE kept (v text);
+CREATE FUNCTION say_role() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'trigger: %', current_user; RETURN NEW; END $$;
+CREATE FUNCTION indexed(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE NOTICE 'index: %', current_user; RETURN v; END $$;
+CREATE TRIGGER say_role BEFORE UPDATE ON kept FOR EACH ROW EXECUTE FUNCTION say_role();
+CREATE INDEX ON kept (indexed(v));
+ALTER TABLE kept OWNER TO keeper;
+SET client_min_messages = warning;
+INSERT INTO kept VALUES (mask_pii('1'));
+RESET client_min_messages;
+CALL remask_column('kept', 'v');
+GRANT EXECUTE ON FUNCTION remask_pii(text) TO keeper;
+CALL remask_column('kept', 'v');
+SELECT mask_key(v) FROM kept;
+-- Rows that a policy hides from the owner would stay as they are.
+ALTER TABLE kept ENABLE ROW LEVEL SECURITY;
+CALL remask_column('kept', 'v');
+ALTER TABLE kept FORCE ROW LEVEL SECURITY;
+CALL remask_column('kept', 'v');
+ALTER TABLE kept DISABLE ROW LEVEL SECURITY;
+-- The words of a trigger or a type can quote a value, so the error has none of them.
+CREATE OR REPLACE FUNCTION say_role() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM convert_from(decode(OLD.v, 'base64'), 'UTF8')::inet; RETURN NEW; END $$;
+SET client_min_messages = warning;
+INSERT INTO kept VALUES (mask_pii('593-47-5928', 'base64'));
+CALL remask_column('kept', 'v');
+CREATE OR REPLACE FUNCTION say_role() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was %', OLD.v USING ERRCODE = 'MY001'; END $$;
+CALL remask_column('kept', 'v');
+DROP TABLE kept;
+DROP FUNCTION say_role, indexed;
+REVOKE ALL ON FUNCTION remask_pii(text) FROM keeper;
+REVOKE ALL ON SCHEMA public FROM keeper;
+DROP ROLE keeper;
+DELETE FROM remask_progress;
+RESET client_min_messages;
 SELECT ring('b', key('b', '02'));
 :reload
 \set VERBOSITY terse
