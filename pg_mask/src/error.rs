@@ -48,6 +48,8 @@ pub(crate) enum Error {
     Replaced,
     /// A relation's columns were altered after they were read.
     Altered,
+    /// A table that belongs neither to the inbox's owner nor to the inbox, in a call by another role.
+    TableOfAnother { relation: String, inbox: String },
     /// A relation was dropped after it was looked up.
     Dropped,
     /// `remask_column` was called with batches of no blocks.

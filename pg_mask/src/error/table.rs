@@ -149,6 +149,12 @@ impl From<Error> for ErrorReport {
                 "A schema or relation was renamed or replaced. Put it back, or have the inbox's owner call attach_inbox() \
                  again.",
             ),
+            Error::TableOfAnother { relation, inbox } => hinted(
+                Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                format!("{relation} belongs neither to the owner of {inbox} nor to {inbox}"),
+                "Its triggers and defaults would run with the rights of the inbox's owner. Look who owns the table, and call \
+                 attach_inbox() as the inbox's owner (SET ROLE).",
+            ),
             Error::Altered => hinted(
                 Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
                 "a table was altered while it was written",

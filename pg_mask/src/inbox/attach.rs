@@ -53,6 +53,7 @@ pub(crate) fn attach(wanted: &Wanted<'_>, schema: pg_sys::Oid) -> Result<(), Err
     let is_temporary = is_temporary(target.oid) || is_temporary(rejects.oid);
     let owner = owner_to_be(&target, &rejects)?;
     let view = View::named(wanted.inbox, trigger_function, is_temporary, owner)?;
+    view.must_suit([target.oid, rejects.oid])?;
     let mut relations = target.tree()?;
     relations.extend(rejects.tree()?);
     if !wanted.allow_unlogged

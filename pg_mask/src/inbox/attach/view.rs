@@ -66,6 +66,27 @@ impl View {
         }
     }
 
+    /// Fails if somebody else's inbox would get tables of a third role, whose code would then run with the rights of the
+    /// inbox's owner. The caller's names can mean such tables, for example while their schema is renamed.
+    pub(super) fn must_suit(&self, tables: [pg_sys::Oid; 2]) -> Result<(), Error> {
+        let Some(view) = self.oid.filter(|_| self.owner != current_role()) else { return Ok(()) };
+        let strange = select(
+            "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname)
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+             WHERE c.oid = ANY ($1) AND c.relowner <> $2 AND NOT r.rolsuper
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d ON d.objid = w.oid
+                               WHERE w.ev_class = $3 AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid)",
+            &[tables.to_vec().into(), self.owner.into(), view.into()],
+            |row| row.text(1),
+        )?;
+        match strange.into_iter().flatten().next() {
+            None => Ok(()),
+            Some(relation) => Err(Error::TableOfAnother { relation, inbox: self.name.clone() }),
+        }
+    }
+
     /// Creates the view and its triggers, with the caller's privileges, and gives a new view to its owner.
     ///
     /// Each statement looks the name up again. In between, the owner of the schema could rename the view and put their own

@@ -234,3 +234,27 @@ DROP ROLE analyst, reader;
 TRUNCATE user_logins, login_rejects;
 DELETE FROM remask_progress;
 COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; rm ring.json';
+-- A superuser attaches somebody's inbox again, while the owner of the schema puts tables of their own there: no code of theirs runs
+-- with the rights of the inbox's owner.
+CREATE ROLE keeper;
+CREATE ROLE stranger;
+CREATE SCHEMA kept;
+GRANT USAGE ON SCHEMA kept TO keeper;
+SET client_min_messages = error;
+CREATE TABLE kept.t (v text, id uuid UNIQUE);
+CREATE TABLE kept.r (LIKE login_rejects INCLUDING ALL);
+ALTER TABLE kept.t OWNER TO keeper;
+ALTER TABLE kept.r OWNER TO keeper;
+SELECT attach_inbox('kept.inbox', 'kept.t', 'kept.r', '{"v": {"copy": "v"}, "id": "message_id"}');
+SELECT attach_inbox('kept.inbox', 'kept.t', 'kept.r', '{"v": {"mask": "v"}, "id": "message_id"}');
+CREATE FUNCTION kept.take() RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'taken by %', current_user; END $$;
+CREATE TABLE kept.theirs (v text, id uuid UNIQUE, more text DEFAULT kept.take());
+ALTER TABLE kept.theirs OWNER TO stranger;
+GRANT ALL ON kept.theirs TO keeper;
+SELECT error_of($$SELECT attach_inbox('kept.inbox', 'kept.theirs', 'kept.r', '{"v": {"copy": "v"}, "id": "message_id"}')$$);
+ALTER TABLE kept.t OWNER TO stranger;
+GRANT ALL ON kept.t TO keeper;
+SELECT error_of($$SELECT attach_inbox('kept.inbox', 'kept.t', 'kept.r', '{"v": {"copy": "v"}, "id": "message_id"}')$$);
+DROP SCHEMA kept CASCADE;
+DROP ROLE keeper, stranger;
+RESET client_min_messages;
