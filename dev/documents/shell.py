@@ -87,6 +87,8 @@ def finish(command):
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,
+        # Compose publishes the port.
+        env=os.environ | {"METRICS_PORT": str(METRICS_PORT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
