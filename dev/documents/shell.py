@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 KINDS = {"demo": "sh", "compose": "sh,compose"}
 LEFT_OUT = "sh,ignore"
 SHELL = re.compile(r"(sh|bash|shell|console)\b")
-SECONDS = 120
+SECONDS = 300
 # Precedes the output of a block. bash knows the line.
 BEGIN = "printf '\\n@%d\\n' $LINENO"
 
