@@ -3,7 +3,6 @@
 //! An error's SQLSTATE does not tell whether the row or the set-up is at fault. For example, a trigger that misses a table
 //! may miss it only for this row. So a row that fails alone is a reject if another row goes in, in this chunk or in a trial.
 
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use masking::{MaskContext, Rows};
@@ -16,7 +15,7 @@ use crate::inbox::definition::Inbox;
 use crate::inbox::messages::Messages;
 use crate::inbox::rejects::Rejects;
 use crate::inbox::trial::{self, Trial};
-use crate::pg::subtransaction::{SubtransactionError, in_context, in_subtransaction};
+use crate::pg::subtransaction::{SubtransactionError, in_context, in_subtransaction, stripped};
 use crate::store::insert;
 use crate::store::sqlstate::{ErrorOwner, Nesting};
 
@@ -248,11 +247,8 @@ impl Refusals {
 pub(crate) fn reject(inbox: &Inbox, rejects: &Rejects, counts: &mut Counts) {
     for (class, rows) in rejects.by_class() {
         let memory = PgMemoryContexts::new("pg_mask rejects");
-        let insert = || in_context(&memory, || inbox.rejects.insert(rows, 0..rows.len()).or_raise());
-        let written = PgTryBuilder::new(AssertUnwindSafe(insert))
-            // Its detail quotes the row, and so the masked event. So can the words of a trigger.
-            .catch_others(|error| SubtransactionError::of(error).raise())
-            .execute();
+        // The error's detail quotes the row, and so the masked event. So can the words of a trigger.
+        let written = stripped(|| in_context(&memory, || inbox.rejects.insert(rows, 0..rows.len())));
         counts.add_rejects(class, rows.len(), written);
     }
 }

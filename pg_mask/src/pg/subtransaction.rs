@@ -45,36 +45,13 @@ fn subtransaction<R>(
     act: impl FnOnce() -> Result<R, Error>,
     keep: bool,
 ) -> Result<R, SubtransactionError> {
-    /// Not guarded by pgrx: it raises no error and does not panic. Postgres calls it while it makes a report (errfinish in
-    /// elog.c), or a dummy report without a code (`GetErrorContextStack`).
-    #[expect(unsafe_code, reason = "called by Postgres")]
-    unsafe extern "C-unwind" fn note(_argument: *mut std::ffi::c_void) {
-        let code = geterrcode();
-        if is_error(code) {
-            RAISED.set(code);
-        }
-    }
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: the order of calls and the restored variables follow PL/pgSQL's exception block (pl_exec.c). The callback is
-    // on the stack for as long as Postgres can call it.
+    // SAFETY: the order of calls and the restored variables follow PL/pgSQL's exception block (pl_exec.c).
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
-        let callbacks = pg_sys::error_context_stack;
-        let mut noting = pg_sys::ErrorContextCallback {
-            previous: callbacks,
-            callback: Some(note),
-            arg: std::ptr::null_mut(),
-        };
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::error_context_stack = &raw mut noting;
-        let result = PgTryBuilder::new(AssertUnwindSafe(|| match in_context(memory, act) {
-            Err(Error::Caught(error)) => Err(failure(*error)),
-            result => Ok(result.or_raise()),
-        }))
-        .catch_others(|error| Err(failure(error)))
-        .execute();
-        pg_sys::error_context_stack = callbacks;
+        let result = caught(|| in_context(memory, act));
         pg_sys::MemoryContextSwitchTo(context);
         if keep && result.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
@@ -84,6 +61,43 @@ fn subtransaction<R>(
         pg_sys::MemoryContextSwitchTo(context);
         pg_sys::CurrentResourceOwner = owner;
         memory.reset();
+        result
+    }
+}
+
+/// Runs `act` outside of a subtransaction, and raises its error without the parts that may quote a value.
+pub(crate) fn stripped<R>(act: impl FnOnce() -> Result<R, Error>) -> R {
+    caught(act).unwrap_or_else(|failure| failure.raise())
+}
+
+/// Runs `act`, and catches its error. Unless it rolls back a subtransaction, the caller must raise the error.
+fn caught<R>(act: impl FnOnce() -> Result<R, Error>) -> Result<R, SubtransactionError> {
+    /// Not guarded by pgrx: it raises no error and does not panic. Postgres calls it while it makes a report (errfinish in
+    /// elog.c), or a dummy report without a code (`GetErrorContextStack`).
+    #[expect(unsafe_code, reason = "called by Postgres")]
+    unsafe extern "C-unwind" fn note(_argument: *mut std::ffi::c_void) {
+        let code = geterrcode();
+        if is_error(code) {
+            RAISED.set(code);
+        }
+    }
+    #[expect(unsafe_code, reason = "sets a variable of the backend")]
+    // SAFETY: the callback is on the stack for as long as Postgres can call it.
+    unsafe {
+        let callbacks = pg_sys::error_context_stack;
+        let mut noting = pg_sys::ErrorContextCallback {
+            previous: callbacks,
+            callback: Some(note),
+            arg: std::ptr::null_mut(),
+        };
+        pg_sys::error_context_stack = &raw mut noting;
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| match act() {
+            Err(Error::Caught(error)) => Err(failure(*error)),
+            result => Ok(result.or_raise()),
+        }))
+        .catch_others(|error| Err(failure(error)))
+        .execute();
+        pg_sys::error_context_stack = callbacks;
         result
     }
 }
@@ -111,7 +125,7 @@ pub(crate) struct SubtransactionError {
 }
 
 thread_local! {
-    /// The SQLSTATE of the last error raised in a subtransaction.
+    /// The SQLSTATE of the last error raised while [`caught`] ran.
     static RAISED: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -150,27 +164,59 @@ impl SubtransactionError {
         report
     }
 
-    /// Wraps an error that was caught outside of a subtransaction.
-    pub(crate) fn of(error: CaughtError) -> Self {
-        let (CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. }) = &error;
-        Self { code: report.sql_error_code() as i32, error: Box::new(error) }
-    }
-
-    /// Raises the error without the parts that may quote a value: its detail, its context, and a message that a trigger
-    /// wrote.
+    /// Raises the error without the parts that may quote a value: its detail, its context, and a message from code of a
+    /// table or about a value.
     pub(crate) fn raise(self) -> ! {
-        /// Functions of Postgres's procedural languages that raise an error with a trigger's words.
-        const QUOTING: [&str; 4] = ["exec_stmt_raise", "PLy_elog_impl", "do_util_elog", "pltcl_elog"];
         let CaughtError::PostgresError(report) = &*self.error else { self.error.rethrow() };
-        let function = report.function_name().unwrap_or_default();
         // This library raised it within a trigger.
-        if function == "pg_mask" {
+        if report.function_name() == Some("pg_mask") {
             self.error.rethrow();
         }
-        let quotes = QUOTING.contains(&function);
-        let message = if quotes { self.condition() } else { report.message().to_owned() };
+        let message = if NAMING.contains(&report.file()) {
+            if report.detail().is_none() {
+                self.error.rethrow();
+            }
+            report.message().to_owned()
+        } else if report.sql_error_code() as i32 == self.code {
+            self.condition()
+        } else {
+            // pgrx raises a code that it does not know as XX000.
+            format!("{} ({})", self.condition(), self.state())
+        };
         raise(ErrorReport::new(report.sql_error_code(), message, "pg_mask"))
     }
 }
+
+/// Source files of Postgres whose messages quote nothing but names. Any other code can put a value into a message: RAISE and
+/// ASSERT, other procedural languages, the input function of a type, a foreign server.
+const NAMING: [&str; 25] = [
+    // Constraints, policies and partitions.
+    "execIndexing.c",
+    "execMain.c",
+    "execPartition.c",
+    "nbtinsert.c",
+    "nodeModifyTable.c",
+    "ri_triggers.c",
+    // Privileges, and names that are missing from a statement's tables.
+    "aclchk.c",
+    "parse_func.c",
+    "parse_oper.c",
+    "parse_relation.c",
+    "parse_target.c",
+    "plancat.c",
+    // Statements, locks, transactions and cancelling.
+    "deadlock.c",
+    "heapam.c",
+    "nodeLimit.c",
+    "plancache.c",
+    "portalmem.c",
+    "postgres.c",
+    "proc.c",
+    "stack_depth.c",
+    "trigger.c",
+    "utility.c",
+    "xact.c",
+    // Memory and disks.
+    "mcxt.c",
+    "md.c",
+];

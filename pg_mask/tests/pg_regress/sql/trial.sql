@@ -171,6 +171,19 @@ BEGIN
 END $$;
 CREATE TRIGGER quote AFTER INSERT ON visit_rejects FOR EACH ROW EXECUTE FUNCTION quote();
 SELECT error_of($$INSERT INTO outside_inbox (body) VALUES ('{')$$);
+-- Nor do those of ASSERT, and of a type that refuses the mask.
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    ASSERT NEW.reason = 'trial', 'odd reject: ' || NEW.masked_body;
+    RETURN NEW;
+END $$;
+SELECT error_of($$INSERT INTO outside_inbox (body) VALUES ('{SECRET')$$);
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM NEW.masked_body::inet WHERE NEW.reason <> 'trial';
+    RETURN NEW;
+END $$;
+SELECT error_of($$INSERT INTO outside_inbox (body) VALUES ('{SECRET')$$);
 DROP TRIGGER quote ON visit_rejects;
 DROP VIEW outside_inbox, inside_inbox;
 DROP TABLE outside, inside, inside_rejects;
