@@ -138,7 +138,7 @@ impl LastReason {
 
 /// A failure that may be the set-up's fault.
 enum Doubt {
-    /// The trial failed. Its values are made up.
+    /// The trial failed.
     Trial(SubtransactionError),
     /// The trial's row was refused for its values. This is the SQLSTATE of the chunk's first failed row.
     Row(PgSqlErrorCode),
@@ -147,7 +147,7 @@ enum Doubt {
 impl Doubt {
     fn raise(self) -> ! {
         match self {
-            Self::Trial(failure) => failure.error.rethrow(),
+            Self::Trial(failure) => failure.raise(),
             Self::Row(code) => raise(Error::Doubtful { code }),
         }
     }

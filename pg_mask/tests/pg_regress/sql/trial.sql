@@ -96,6 +96,26 @@ SELECT try_inbox('visit_inbox');
 CALL put(ARRAY['{"user_id":"u"}', '{"user_id":"v"}'], 3000);
 TABLE outcome;
 DROP TRIGGER close ON visits;
+-- A trigger that refuses everything can quote a row of the table. Its words don't get out of a flush or try_inbox.
+CREATE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    stored text := (SELECT v.user_id FROM public.visits v ORDER BY v.user_id = 'STORED' DESC LIMIT 1);
+BEGIN
+    RAISE EXCEPTION 'the first is %', stored USING ERRCODE = 'LM001', DETAIL = stored, HINT = stored;
+END $$;
+INSERT INTO visits (user_id) VALUES ('STORED');
+CREATE TRIGGER quote_row BEFORE INSERT ON visits FOR EACH ROW EXECUTE FUNCTION quote_row();
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"u"}')$$);
+SELECT error_of($$SELECT try_inbox('visit_inbox')$$);
+CREATE OR REPLACE FUNCTION quote_row() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    ASSERT false, (SELECT v.user_id FROM public.visits v ORDER BY v.user_id = 'STORED' DESC LIMIT 1);
+END $$;
+SELECT error_of($$INSERT INTO visit_inbox (body) VALUES ('{"user_id":"u"}')$$);
+SELECT error_of($$SELECT try_inbox('visit_inbox')$$);
+DROP TRIGGER quote_row ON visits;
+DROP FUNCTION quote_row;
+DELETE FROM visits WHERE user_id = 'STORED';
 -- A sequence at its end.
 CREATE SEQUENCE short MAXVALUE 2;
 ALTER TABLE visits ADD number bigint;
