@@ -230,7 +230,8 @@ impl Refusals {
         let masker = inbox.rules.masker_of_rejects(masks);
         let numbers: Vec<usize> = self.refused.iter().map(|refusal| refusal.row).collect();
         // Constraints are checked before conflicts: a constraint that is newer than the row may refuse a redelivery.
-        let present = in_context(&memory, || inbox.target.present(rows, &numbers).or_raise());
+        // A policy can quote a row of the target.
+        let present = stripped(|| in_context(&memory, || inbox.target.present(rows, &numbers)));
         for refusal in self.refused {
             if present.contains(&refusal.row) {
                 counts.duplicate += 1;
