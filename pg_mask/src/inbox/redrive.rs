@@ -24,6 +24,7 @@ use crate::pg::plan::{Bound, Plan};
 use crate::pg::security::{
     as_owner, is_restricted_operation, make_constraints_immediate, may_call, may_insert,
 };
+use crate::pg::subtransaction::stripped;
 use crate::pg::text::Text;
 use crate::pg::transaction::must_be_writable;
 
@@ -146,7 +147,8 @@ fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
 fn next(cursor: &str, mut put: impl FnMut(InboxRow<'_>) -> Result<(), Error>) -> Result<i64, Error> {
     Spi::connect_mut(|client| {
         let mut cursor = client.find_cursor(cursor)?;
-        let rejects = cursor.fetch(FETCHED)?;
+        // A trigger of the rejects table, or a policy, can quote the reject.
+        let rejects = stripped(|| Ok(cursor.fetch(FETCHED)?));
         // Shuts this cursor too. After an error, it is opened again before the cursor is closed.
         let shut = Shut::all()?;
         let mut fetched = 0;

@@ -358,6 +358,16 @@ RESET plpgsql.print_strict_params;
 CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', NEW.v USING ERRCODE = '53100', DETAIL = NEW.v, HINT = NEW.v; END $$;
 SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
 DROP TRIGGER quote ON few;
+-- Nor does it quote what a trigger of the rejects table says about a reject that is taken. The call fails as a whole.
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', OLD USING ERRCODE = 'LM001', DETAIL = OLD, HINT = OLD; END $$;
+CREATE TRIGGER quote BEFORE DELETE ON few_rejects FOR EACH ROW EXECUTE FUNCTION quote();
+SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM OLD.masked_body::inet; RETURN OLD; END $$;
+SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', OLD USING ERRCODE = '53100'; END $$;
+SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
+DROP TRIGGER quote ON few_rejects;
+SELECT (SELECT count(*) FROM few) AS stored, (SELECT count(*) FROM few_rejects) AS rejects;
 DROP FUNCTION quote;
 -- A view of other columns, whose row trigger runs while rejects are taken, is no inbox: it would have numbers read as texts.
 SELECT convert_from(rtrim(tgargs, '\x00'), 'UTF8') AS argument FROM pg_trigger
