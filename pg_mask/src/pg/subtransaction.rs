@@ -167,7 +167,15 @@ impl SubtransactionError {
     /// Raises the error without the parts that may quote a value: its detail, its context, and a message from code of a
     /// table or about a value.
     pub(crate) fn raise(self) -> ! {
-        let CaughtError::PostgresError(report) = &*self.error else { self.error.rethrow() };
+        let report = match &*self.error {
+            CaughtError::PostgresError(report) => report,
+            CaughtError::ErrorReport(_) => self.error.rethrow(),
+            // Its words can quote a text that the code stumbled over.
+            CaughtError::RustPanic { ereport, .. } => {
+                let message = format!("pg_mask panicked at {}:{}", ereport.file(), ereport.line_number());
+                raise(ErrorReport::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message, "pg_mask"))
+            }
+        };
         // This library raised it within a trigger.
         if report.function_name() == Some("pg_mask") {
             self.error.rethrow();
