@@ -13,6 +13,11 @@ use pgrx::prelude::*;
 
 use no_ring::NoRing;
 
+/// Remedy for an inbox that is not as its owner attached it. Attaching it again tries a row, which runs code of the tables.
+pub(crate) const NOT_BOUND_HINT: &str = "Its target or rejects table was renamed or replaced, or its trigger was changed. \
+    Check first who owns the tables of these names, since attach_inbox() runs their code. Then have the inbox's owner call \
+    it again.";
+
 pub(crate) enum Error {
     /// An error raised by a statement that this library ran. It is raised again unchanged.
     Caught(Box<CaughtError>),

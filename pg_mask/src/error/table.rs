@@ -7,7 +7,7 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use super::no_ring::may_see_settings;
-use super::{Error, condition};
+use super::{Error, NOT_BOUND_HINT, condition};
 
 impl From<Error> for ErrorReport {
     #[expect(clippy::too_many_lines, reason = "an arm for each error, and nothing else")]
@@ -146,8 +146,8 @@ impl From<Error> for ErrorReport {
             Error::Replaced => hinted(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the name of a relation or function now means another one",
-                "A schema or relation was renamed or replaced. Put it back, or have the inbox's owner call attach_inbox() \
-                 again.",
+                "A schema or relation was renamed or replaced. Put it back. Or check first who owns the tables of these \
+                 names, since attach_inbox() runs their code. Then have the inbox's owner call it again.",
             ),
             Error::TableOfAnother { relation, inbox } => hinted(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -202,8 +202,7 @@ impl From<Error> for ErrorReport {
             Error::NotBound { inbox } => hinted(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("inbox \"{inbox}\" is not as its owner attached it"),
-                "Its target or rejects table was renamed or replaced, or its trigger was changed. Have the owner call \
-                 attach_inbox() again.",
+                NOT_BOUND_HINT,
             ),
             Error::ColumnWithoutRule { column } => hinted(
                 Code::ERRCODE_NOT_NULL_VIOLATION,

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::error::Error;
+use crate::error::{Error, NOT_BOUND_HINT};
 use crate::inbox::list::{Attached, InboxRecord, inboxes};
 use crate::pg::catalog::select;
 use crate::pg::names::name_of;
@@ -71,14 +71,14 @@ impl InboxRecord {
         problems.extend(self.additions(trigger)?);
         problems.extend(self.owned()?);
         problems.extend(self.replaceable()?);
+        problems.extend(self.droppable()?);
         problems.extend(self.referred_to()?);
         match &self.attached {
             None => problems.push(Problem::new(
                 "definition",
                 Level::Warning,
                 format!("inbox {} is not as its owner attached it, so it takes no events", self.name),
-                "Its target or rejects table was renamed or replaced, or its trigger was changed. Have the owner call \
-                 attach_inbox() again.",
+                NOT_BOUND_HINT,
             )),
             Some(attached) => problems.extend(attached.duplicates()?),
         }
@@ -224,6 +224,66 @@ impl InboxRecord {
             )
         }))
     }
+
+    /// Finds the roles that can drop the inbox together with an object that it depends on, by DROP … CASCADE, and can create
+    /// another view in its schema. Such an object is a table, its schema or a table above a partition. Leaves out the roles
+    /// that `replaceable` finds.
+    fn droppable(&self) -> Result<Option<Problem>, Error> {
+        let roles = select(
+            "WITH RECURSIVE needed(class, object, part) AS (
+                 SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, $1, 0
+                 UNION
+                 SELECT more.class, more.object, more.part FROM needed CROSS JOIN LATERAL (
+                     SELECT d.refclassid, d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
+                     WHERE d.classid = needed.class AND d.objid = needed.object AND d.objsubid = needed.part
+                     -- A column goes with its table, and a view with its query.
+                     UNION ALL SELECT needed.class, needed.object, 0
+                     UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, 0 FROM pg_catalog.pg_rewrite r
+                     WHERE needed.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND r.ev_class = needed.object
+                       AND r.rulename = '_RETURN'
+                 ) AS more(class, object, part)
+             ),
+             droppers AS (
+                 SELECT s.refobjid AS role FROM needed JOIN pg_catalog.pg_shdepend s ON s.classid = needed.class
+                   AND s.objid = needed.object AND s.deptype = 'o'
+                   AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+                 -- Owners that Postgres keeps no dependency for: pg_database_owner.
+                 UNION SELECT n.nspowner FROM needed JOIN pg_catalog.pg_namespace n ON n.oid = needed.object
+                 WHERE needed.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+             )
+             SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(r.rolname)
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             CROSS JOIN pg_catalog.pg_roles r
+             WHERE c.oid = $1 AND r.rolname <> 'pg_database_owner'
+               AND NOT pg_catalog.pg_has_role(r.oid, n.nspowner, 'MEMBER')
+               AND NOT pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s
+                               WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER'))
+               AND EXISTS (SELECT FROM droppers d WHERE pg_catalog.pg_has_role(r.oid, d.role, 'MEMBER'))
+               AND EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
+                           AND (a.grantee = 0 OR pg_catalog.pg_has_role(r.oid, a.grantee, 'MEMBER')))
+             ORDER BY r.rolname",
+            &[self.view.into()],
+            |row| Ok(row.text(1)?.zip(row.text(2)?)),
+        )?;
+        let (schemas, roles): (Vec<String>, Vec<String>) = roles.into_iter().flatten().unzip();
+        Ok(schemas.first().map(|schema| {
+            Problem::new(
+                "schema",
+                Level::Warning,
+                format!(
+                    "{} can drop {} together with an object that it depends on, and put another view in its place, which would \
+                     get raw events",
+                    some_of(&roles),
+                    self.name
+                ),
+                format!(
+                    "Take CREATE on schema {schema} from these roles, or make {} the owner of the tables and their schemas.",
+                    self.owner_name
+                ),
+            )
+        }))
+    }
 }
 
 impl Attached {
@@ -297,7 +357,7 @@ fn logged(relations: &[pg_sys::Oid]) -> Result<Option<Problem>, Error> {
 }
 
 /// Finds functions that run for rows of these relations under a search path that other roles than the inbox's owner can
-/// choose, or in whose schemas they can create.
+/// choose, or in whose schemas they can create. Any role with CREATE on the database can make a schema that is missing.
 ///
 /// A session compiles a PL/pgSQL function once, under the path of that moment. It inlines a SQL function into a domain's CHECK,
 /// an index expression or a partition key once, too. A role that inserts can choose that path, and so what the names in the
@@ -361,7 +421,11 @@ fn open_paths(relations: &[pg_sys::Oid], owner: pg_sys::Oid) -> Result<Option<Pr
                ) AS path
                WHERE s.setting LIKE 'search_path=%' AND path.schemas[pg_catalog.cardinality(path.schemas)] = 'pg_temp'
                  AND '$user' <> ALL (path.schemas)
-                 AND NOT EXISTS (SELECT FROM open_schemas o WHERE o.nspname = ANY (path.schemas)))
+                 AND NOT EXISTS (SELECT FROM open_schemas o WHERE o.nspname = ANY (path.schemas))
+                 AND NOT EXISTS (
+                     SELECT FROM pg_catalog.unnest(path.schemas) s (schema)
+                     WHERE s.schema <> 'pg_temp'
+                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace e WHERE e.nspname = s.schema)))
          ORDER BY 1",
         &[relations.to_vec().into(), owner.into()],
         |row| row.text(1),
@@ -372,8 +436,8 @@ fn open_paths(relations: &[pg_sys::Oid], owner: pg_sys::Oid) -> Result<Option<Pr
             "paths",
             Level::Warning,
             format!("functions run for each row under a search path that others can change: {}", functions.join(", ")),
-            "A role that inserts, or that creates in a schema of the path, can choose what their names mean, with the rights of \
-             the inbox's owner. ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp prevents that.",
+            "A role that inserts, that creates in a schema of the path, or that makes a missing one, can choose what their names \
+             mean, with the rights of the inbox's owner. ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp prevents that.",
         )
     }))
 }

@@ -31,6 +31,46 @@ REVOKE chief, pg_read_server_files FROM smith;
 ALTER SCHEMA forge OWNER TO neighbour;
 SELECT * FROM inbox_problems('forge.inbox');
 ALTER SCHEMA forge OWNER TO smith;
+-- So can a role that can drop something that the view depends on, and create in the inbox's schema.
+CREATE SCHEMA anvil AUTHORIZATION neighbour;
+GRANT USAGE, CREATE ON SCHEMA anvil TO smith;
+CREATE TABLE anvil.tools (LIKE forge.tools INCLUDING ALL);
+ALTER TABLE anvil.tools OWNER TO smith;
+SET ROLE smith;
+SELECT attach_inbox('forge.by_schema', 'anvil.tools', 'forge.rejects', '{"name": {"mask": "name"}, "made": "sent_date", "id": "message_id"}');
+RESET ROLE;
+SELECT count(*) FROM inbox_problems('forge.by_schema');
+GRANT CREATE ON SCHEMA forge TO neighbour;
+SELECT * FROM inbox_problems('forge.by_schema');
+SELECT count(*) FROM inbox_problems('forge.inbox');
+REVOKE CREATE ON SCHEMA forge FROM neighbour;
+SELECT count(*) FROM inbox_problems('forge.by_schema');
+DROP VIEW forge.by_schema;
+DROP TABLE anvil.tools;
+DROP SCHEMA anvil;
+-- … as the owner of the table, or of one above it; as a member; with CREATE for PUBLIC.
+SET client_min_messages = error;
+CREATE TABLE forge.above (name text, id uuid) PARTITION BY LIST (name);
+CREATE TABLE forge.part PARTITION OF forge.above (UNIQUE (id)) DEFAULT;
+ALTER TABLE forge.part OWNER TO smith;
+SET ROLE smith;
+SELECT attach_inbox('forge.by_table', 'forge.part', 'forge.rejects', '{"name": {"mask": "name"}, "id": "message_id"}');
+RESET ROLE;
+GRANT CREATE ON SCHEMA forge TO neighbour;
+SELECT count(*) FROM inbox_problems('forge.by_table');
+ALTER TABLE forge.above OWNER TO neighbour;
+SELECT item, problem FROM inbox_problems('forge.by_table') WHERE item = 'schema';
+REVOKE CREATE ON SCHEMA forge FROM neighbour;
+SELECT count(*) FROM inbox_problems('forge.by_table') WHERE item = 'schema';
+CREATE ROLE friend NOINHERIT IN ROLE neighbour;
+GRANT CREATE ON SCHEMA forge TO PUBLIC;
+SELECT item, problem FROM inbox_problems('forge.by_table') WHERE item = 'schema';
+REVOKE CREATE ON SCHEMA forge FROM PUBLIC;
+ALTER TABLE forge.above OWNER TO smith;
+DROP VIEW forge.by_table;
+DROP TABLE forge.above;
+DROP ROLE friend;
+RESET client_min_messages;
 -- A foreign key of another role, also after it lost its right; one of the owner's own is nothing.
 GRANT USAGE ON SCHEMA forge TO neighbour;
 GRANT REFERENCES (message_id) ON forge.rejects TO neighbour;
@@ -78,6 +118,8 @@ SELECT count(*) FROM inbox_problems('forge.inbox');
 ALTER FUNCTION forge.check_name(text) SET search_path = pg_catalog, "Open yard", pg_temp;
 SELECT count(*) FROM inbox_problems('forge.inbox');
 DROP SCHEMA "Open yard";
+-- Nor is a path with a schema that is missing: a role with CREATE on the database can make it.
+SELECT item, problem FROM inbox_problems('forge.inbox');
 ALTER TABLE forge.tools DROP CONSTRAINT tools_name_check;
 DROP TRIGGER set_path ON forge.tools;
 -- A crash would empty a table.
