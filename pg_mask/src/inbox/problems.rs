@@ -162,8 +162,8 @@ impl InboxRecord {
 
     /// Finds tables of other roles, or on which others can put a trigger, with a foreign key to a table of the inbox. Postgres
     /// runs its check with the rights of the table that is referenced, and calls casts of the other role. When a row is
-    /// deleted or changed, the triggers of the referring table run with the rights of the role that does it, as in a
-    /// redrive. The key stays after REVOKE REFERENCES.
+    /// deleted or changed, the AFTER triggers of the referring table run with the rights of the role that does it, as in a
+    /// redrive. BEFORE triggers run with the rights of the referring table's owner. The key stays after REVOKE REFERENCES.
     fn referred_to(&self) -> Result<Option<Problem>, Error> {
         let tables = select(
             "SELECT DISTINCT pg_catalog.format('%I.%I of %s', n.nspname, c.relname, COALESCE(pg_catalog.quote_ident(r.rolname), 'PUBLIC'))

@@ -46,28 +46,45 @@ parts AS (
     UNION ALL
     SELECT inhparent, inhrelid FROM pg_inherits
 ),
--- The target and the rejects table of an inbox, their partitions, the tables behind a target that is a view, and the tables
--- that policies read.
+foreign_keys AS (
+    SELECT r.oid AS referring, r.relowner AS referring_owner, r.relacl AS referring_acl, f.conkey AS columns,
+           c.oid AS referenced, c.relowner AS owner, f.conpfeqop || f.conppeqop || f.conffeqop AS operators,
+           -- CASCADE, SET NULL or SET DEFAULT.
+           f.confdeltype IN ('c', 'n', 'd') OR f.confupdtype IN ('c', 'n', 'd') AS cascades,
+           -- The key of a partition is part of the key of the table above, whose owner's rights a cascade has.
+           f.conparentid <> 0 AS is_part
+    FROM pg_constraint f JOIN pg_class r ON r.oid = f.conrelid JOIN pg_class c ON c.oid = f.confrelid
+    WHERE f.contype = 'f'
+),
+-- Tables whose rows change with the rights of a role, `owner`: the target and the rejects table of an inbox, their
+-- partitions, the tables behind a target that is a view, and the tables that policies read. Also tables that a cascade
+-- changes, which has the rights of their owner, whoever deletes or updates the row that they refer to.
 tables AS (
-    SELECT i.inbox, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
+    SELECT i.owner, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
     UNION
-    SELECT t.inbox, p.part FROM tables t JOIN parts p ON p.whole = t.relation
+    SELECT referring_owner, referring FROM foreign_keys WHERE cascades AND NOT is_part
+    UNION
+    SELECT t.owner, p.part FROM tables t JOIN parts p ON p.whole = t.relation
 ),
 -- Tables above a partition, or above a table that inherits: altering one alters the tables below it.
 above AS (
-    SELECT t.inbox, p.inhparent AS relation FROM tables t JOIN pg_inherits p ON p.inhrelid = t.relation
+    SELECT t.owner, p.inhparent AS relation FROM tables t JOIN pg_inherits p ON p.inhrelid = t.relation
     UNION
-    SELECT a.inbox, p.inhparent FROM above a JOIN pg_inherits p ON p.inhrelid = a.relation
+    SELECT a.owner, p.inhparent FROM above a JOIN pg_inherits p ON p.inhrelid = a.relation
 ),
--- The types of their columns, and the types that these are made of.
+-- The types of their columns, the types that refer to a table by a foreign key, and the types that these are made of.
 types AS (
-    SELECT t.inbox, a.atttypid AS type
+    SELECT t.owner, a.atttypid AS type, true AS is_stored
     FROM tables t JOIN pg_attribute a ON a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped
     UNION
     -- CREATE TABLE … OF type: altering the type alters the table.
-    SELECT t.inbox, c.reloftype FROM tables t JOIN pg_class c ON c.oid = t.relation WHERE c.reloftype <> 0
+    SELECT t.owner, c.reloftype, true FROM tables t JOIN pg_class c ON c.oid = t.relation WHERE c.reloftype <> 0
     UNION
-    SELECT t.inbox, part.type
+    -- The check of a foreign key casts them with the rights of the table's owner.
+    SELECT f.owner, a.atttypid, false
+    FROM foreign_keys f JOIN pg_attribute a ON a.attrelid = f.referring AND a.attnum = ANY (f.columns)
+    UNION
+    SELECT t.owner, part.type, t.is_stored
     FROM types t JOIN pg_type y ON y.oid = t.type
     CROSS JOIN LATERAL (
         VALUES (y.typbasetype), (y.typelem)
@@ -78,7 +95,7 @@ types AS (
 ),
 -- Objects through which functions are called when a row is stored, or when the table is analyzed.
 hooks AS (
-    SELECT t.inbox, h.class, h.hook
+    SELECT t.owner, h.class, h.hook
     FROM tables t JOIN (
         SELECT tgrelid AS relation, 'pg_trigger'::regclass AS class, oid AS hook FROM pg_trigger
         -- Of the table itself: the partition key.
@@ -92,47 +109,48 @@ hooks AS (
     ) AS h USING (relation)
     UNION ALL
     -- Storing a row in a partition computes the partition key of the tables above.
-    SELECT a.inbox, 'pg_class'::regclass, a.relation FROM above a
+    SELECT a.owner, 'pg_class'::regclass, a.relation FROM above a
     UNION ALL
-    SELECT t.inbox, 'pg_constraint'::regclass, c.oid FROM types t JOIN pg_constraint c ON c.contypid = t.type
+    SELECT t.owner, 'pg_constraint'::regclass, c.oid
+    FROM types t JOIN pg_constraint c ON c.contypid = t.type WHERE t.is_stored
     UNION ALL
     -- The default of a domain, the canonical form of a range, what reads a base type.
-    SELECT t.inbox, 'pg_type'::regclass, t.type FROM types t
+    SELECT t.owner, 'pg_type'::regclass, t.type FROM types t WHERE t.is_stored
 ),
 -- The functions themselves, and those of operators.
 calls AS (
-    SELECT h.inbox, d.refobjid AS function
+    SELECT h.owner, d.refobjid AS function
     FROM hooks h
     JOIN pg_depend d ON d.classid = h.class AND d.objid = h.hook AND d.refclassid = 'pg_proc'::regclass
     UNION
-    SELECT h.inbox, o.oprcode
+    SELECT h.owner, o.oprcode
     FROM hooks h
     JOIN pg_depend d ON d.classid = h.class AND d.objid = h.hook AND d.refclassid = 'pg_operator'::regclass
     JOIN pg_operator o ON o.oid = d.refobjid
 ),
 -- Roles whose code runs with the rights of another role, and who can do whatever that one can do. With the rights of an
 -- inbox's owner when it stores a row: in a trigger, a CHECK, a cast, or a function that is called already. With the rights of
--- a table's owner when a foreign key is checked that refers to the table.
+-- a table's owner when a foreign key is checked that refers to the table, or when a cascade changes the table.
 steering AS (
-    SELECT s.role, s.way, s.class, s.object, i.owner
-    FROM inboxes i JOIN (
-        SELECT t.inbox, c.relowner AS role, 'ownership' AS way, 'pg_class'::regclass AS class, c.oid AS object
+    SELECT s.role, s.way, s.class, s.object, s.owner
+    FROM (
+        SELECT t.owner, c.relowner AS role, 'ownership' AS way, 'pg_class'::regclass AS class, c.oid AS object
         FROM (TABLE tables UNION TABLE above) AS t JOIN pg_class c ON c.oid = t.relation
         UNION
-        SELECT t.inbox, a.grantee, 'TRIGGER', 'pg_class'::regclass, c.oid
+        SELECT t.owner, a.grantee, 'TRIGGER', 'pg_class'::regclass, c.oid
         FROM tables t JOIN pg_class c ON c.oid = t.relation CROSS JOIN LATERAL aclexplode(c.relacl) a
         WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
         UNION
-        SELECT t.inbox, y.typowner, 'ownership', 'pg_type'::regclass, y.oid
+        SELECT t.owner, y.typowner, CASE WHEN t.is_stored THEN 'ownership' ELSE 'REFERENCES' END, 'pg_type'::regclass, y.oid
         -- The owner of a domain can add a CHECK, of a row type a column with one, and of any type a cast.
         FROM types t JOIN pg_type y ON y.oid = t.type
         -- An array is its elements' owner's.
         WHERE NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid)
         UNION
-        SELECT c.inbox, p.proowner, 'ownership', 'pg_proc'::regclass, p.oid
+        SELECT c.owner, p.proowner, 'ownership', 'pg_proc'::regclass, p.oid
         FROM calls c JOIN pg_proc p ON p.oid = c.function
-    ) AS s USING (inbox)
-    WHERE s.role <> i.owner
+    ) AS s
+    WHERE s.role <> s.owner
     UNION
     -- The check casts a value by the implicit cast of the type that refers, which is anybody's, and runs as the table's owner.
     SELECT g.grantee, 'REFERENCES', 'pg_class'::regclass, g.relation, g.owner
@@ -147,13 +165,24 @@ steering AS (
     WHERE g.privilege_type = 'REFERENCES' AND g.grantee <> g.owner
     UNION
     -- A foreign key stays when the right to make it is gone. The owner of its table can change the type that refers.
-    -- A trigger on it, after a cascade, runs as the role that deletes or updates the row: as the owner in a redrive.
-    SELECT holder.role, 'REFERENCES', 'pg_class'::regclass, c.oid, c.relowner
-    FROM pg_constraint f JOIN pg_class r ON r.oid = f.conrelid JOIN pg_class c ON c.oid = f.confrelid
+    -- An AFTER trigger on it, after a cascade, runs as the role that deletes or updates the row: as the owner in a redrive.
+    SELECT holder.role, 'REFERENCES', 'pg_class'::regclass, f.referenced, f.owner
+    FROM foreign_keys f
     CROSS JOIN LATERAL (
-        SELECT r.relowner UNION SELECT a.grantee FROM aclexplode(r.relacl) a WHERE a.privilege_type = 'TRIGGER'
+        SELECT f.referring_owner UNION SELECT a.grantee FROM aclexplode(f.referring_acl) a WHERE a.privilege_type = 'TRIGGER'
     ) AS holder (role)
-    WHERE f.contype = 'f' AND holder.role <> c.relowner
+    WHERE holder.role <> f.owner
+    UNION
+    SELECT p.proowner, 'REFERENCES', 'pg_proc'::regclass, p.oid, f.owner
+    FROM foreign_keys f JOIN pg_trigger t ON t.tgrelid = f.referring AND NOT t.tgisinternal JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE f.cascades AND p.proowner <> f.owner
+    UNION
+    -- The check compares with the rights of the owner of the table that it reads, which is either of the two.
+    SELECT p.proowner, 'REFERENCES', 'pg_proc'::regclass, p.oid, reads.owner
+    FROM foreign_keys f CROSS JOIN LATERAL unnest(f.operators) AS operator (oid)
+    JOIN pg_operator o ON o.oid = operator.oid JOIN pg_proc p ON p.oid = o.oprcode
+    CROSS JOIN LATERAL (VALUES (f.owner), (f.referring_owner)) AS reads (owner)
+    WHERE p.proowner <> reads.owner
 ),
 -- Memberships, whether inherited or by SET ROLE.
 memberships AS (
