@@ -214,15 +214,6 @@ $$;
 -- requires:
 --   functions
 
-CREATE VIEW inboxes AS
-    SELECT inbox::pg_catalog.regclass, owner::pg_catalog.regrole, target::pg_catalog.regclass, rejects::pg_catalog.regclass, rules,
-           envelope, event, found_by, flush, copy_obstacle
-    FROM inboxes();
-COMMENT ON VIEW inboxes IS 'the inboxes of the database, and how each is attached';
-
--- requires:
---   functions
-
 -- Lists every role that can unmask, mask under a key, redrive, re-mask, or see raw events, and by what way.
 --
 -- Reads catalogs that everyone can read. Roles that can do everything are listed once, under 'unmask'.
@@ -283,7 +274,7 @@ foreign_keys AS (
 ),
 -- Tables whose rows change with the rights of a role, `owner`: the target and the rejects table of an inbox, their
 -- partitions, the tables behind a target that is a view, and the tables that policies read. Also tables that a cascade
--- changes, which has the rights of their owner, whoever deletes or updates the row that they refer to.
+-- changes. A cascade has the rights of their owner, and any role can delete or update the row that they refer to.
 tables AS (
     SELECT i.owner, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
     UNION
@@ -563,6 +554,15 @@ COMMENT ON VIEW @extschema@.pii_privileges IS
     'roles that can unmask, mask under a key, redrive, re-mask, or see raw events, and by what way; role - is PUBLIC';
 
 SET LOCAL search_path = @extschema@, pg_temp;
+
+-- requires:
+--   functions
+
+CREATE VIEW inboxes AS
+    SELECT inbox::pg_catalog.regclass, owner::pg_catalog.regrole, target::pg_catalog.regclass, rejects::pg_catalog.regclass, rules,
+           envelope, event, found_by, flush, copy_obstacle
+    FROM inboxes();
+COMMENT ON VIEW inboxes IS 'the inboxes of the database, and how each is attached';
 
 CREATE  FUNCTION "unmask_statistics"(
 

@@ -58,7 +58,7 @@ foreign_keys AS (
 ),
 -- Tables whose rows change with the rights of a role, `owner`: the target and the rejects table of an inbox, their
 -- partitions, the tables behind a target that is a view, and the tables that policies read. Also tables that a cascade
--- changes, which has the rights of their owner, whoever deletes or updates the row that they refer to.
+-- changes. A cascade has the rights of their owner, and any role can delete or update the row that they refer to.
 tables AS (
     SELECT i.owner, p.part AS relation FROM inboxes i JOIN parts p ON p.whole = i.inbox
     UNION

@@ -304,7 +304,7 @@ ALTER TABLE pp.refers DROP CONSTRAINT refers_id_fkey;
 ALTER TABLE pp.refers ADD FOREIGN KEY (id) REFERENCES pp.reader ON UPDATE SET NULL;
 SELECT * FROM here WHERE privilege = 'unmask';
 ROLLBACK;
--- A cascade changes a table with the rights of that table's owner, whoever deletes the row that is referred to.
+-- A cascade changes a table with the rights of that table's owner, also when another role deletes the row referred to.
 BEGIN;
 CREATE ROLE pp_other;
 CREATE ROLE pp_trigger;
