@@ -88,7 +88,7 @@ impl Report {
     /// Returns the first failure as an error, as a run would end.
     fn error(&self) -> Error {
         let failed = self.check_items.iter().find(|check_item| check_item.status == Status::Failed);
-        let (item, message) = failed.map_or(("", String::new()), |f| (f.item, f.message.clone()));
+        let (item, message) = failed.map_or(("", String::new()), |f| (f.item, f.line()));
         match item.split('.').next() {
             Some("queue" | "iam" | "aws") => Error::Queue(message),
             _ => Error::Database(message),
@@ -114,7 +114,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for check_item in &self.check_items {
-            writeln!(f, "{:<8} {:<33} {}", check_item.status, check_item.item, check_item.message)?;
+            writeln!(f, "{:<8} {:<33} {}", check_item.status, check_item.item, check_item.line())?;
         }
         let (failed, warnings) = (self.count(Status::Failed), self.count(Status::Warning));
         let plural = if warnings == 1 { "" } else { "s" };
@@ -130,14 +130,14 @@ mod tests {
     fn a_report_reads_as_documented() {
         let check_items = vec![
             CheckItem::ok("queue.reachable", "queue q: 0 messages"),
-            CheckItem::warning("queue.redrive_policy", "there is none"),
+            CheckItem::warning("queue.redrive_policy", "there is none\nok"),
             CheckItem::failed("inbox.insert", "GRANT it"),
         ];
         let report = Report { check_items };
         assert_eq!(
             report.to_string(),
             "ok       queue.reachable                   queue q: 0 messages\n\
-             warning  queue.redrive_policy              there is none\n\
+             warning  queue.redrive_policy              there is none\\u{a}ok\n\
              failed   inbox.insert                      GRANT it\n\
              check: 3 items, 1 failed, 1 warning"
         );
