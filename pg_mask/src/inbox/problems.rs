@@ -1,5 +1,8 @@
 //! Finds what is wrong with an inbox, for `attach_inbox`, the loader and users. Reads catalogs that every role can read.
 
+mod paths;
+mod replacement;
+
 use masking::Rule;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -10,6 +13,7 @@ use crate::inbox::list::{Attached, InboxRecord, inboxes};
 use crate::pg::catalog::select;
 use crate::pg::names::name_of;
 use crate::pg::security::function;
+use paths::open_paths;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,100 +194,6 @@ impl InboxRecord {
             )
         }))
     }
-
-    /// Finds the roles that can put another view in the inbox's place. They have the privileges of the schema's owner, who
-    /// can drop the view or rename the schema. `pg_database_owner` has the database's owner as its member. Superusers, and
-    /// roles with the privileges of the inbox's owner, gain nothing by it.
-    fn replaceable(&self) -> Result<Option<Problem>, Error> {
-        let found = select(
-            "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(n.nspowner)),
-                    ARRAY(SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-                          WHERE r.rolname <> 'pg_database_owner' AND pg_catalog.pg_has_role(r.oid, n.nspowner, 'MEMBER')
-                            AND NOT pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')
-                            AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s
-                                            WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER'))
-                          ORDER BY r.rolname)
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
-            &[self.view.into()],
-            |row| Ok((row.text(1)?, row.text(2)?, row.texts(3)?)),
-        )?;
-        let Some((Some(schema), Some(schema_owner), Some(roles))) = found.into_iter().next() else {
-            return Ok(None);
-        };
-        Ok((!roles.is_empty()).then(|| {
-            Problem::new(
-                "schema",
-                Level::Warning,
-                format!(
-                    "{} can put another view in the place of {}, which would get raw events, since {schema_owner} owns \
-                     schema {schema}",
-                    some_of(&roles),
-                    self.name
-                ),
-                format!("ALTER SCHEMA {schema} OWNER TO {}, or move the inbox into a schema of its own.", self.owner_name),
-            )
-        }))
-    }
-
-    /// Finds the roles that can drop the inbox together with an object that it depends on, by DROP … CASCADE, and can create
-    /// another view in its schema. Such an object is a table, its schema or a table above a partition. Leaves out the roles
-    /// that `replaceable` finds.
-    fn droppable(&self) -> Result<Option<Problem>, Error> {
-        let roles = select(
-            "WITH RECURSIVE needed(class, object, part) AS (
-                 SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, $1, 0
-                 UNION
-                 SELECT more.class, more.object, more.part FROM needed CROSS JOIN LATERAL (
-                     SELECT d.refclassid, d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
-                     WHERE d.classid = needed.class AND d.objid = needed.object AND d.objsubid = needed.part
-                     -- A column goes with its table, and a view with its query.
-                     UNION ALL SELECT needed.class, needed.object, 0
-                     UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, 0 FROM pg_catalog.pg_rewrite r
-                     WHERE needed.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND r.ev_class = needed.object
-                       AND r.rulename = '_RETURN'
-                 ) AS more(class, object, part)
-             ),
-             droppers AS (
-                 SELECT s.refobjid AS role FROM needed JOIN pg_catalog.pg_shdepend s ON s.classid = needed.class
-                   AND s.objid = needed.object AND s.deptype = 'o'
-                   AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-                 -- Owners that Postgres keeps no dependency for: pg_database_owner.
-                 UNION SELECT n.nspowner FROM needed JOIN pg_catalog.pg_namespace n ON n.oid = needed.object
-                 WHERE needed.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-             )
-             SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(r.rolname)
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             CROSS JOIN pg_catalog.pg_roles r
-             WHERE c.oid = $1 AND r.rolname <> 'pg_database_owner'
-               AND NOT pg_catalog.pg_has_role(r.oid, n.nspowner, 'MEMBER')
-               AND NOT pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles s
-                               WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER'))
-               AND EXISTS (SELECT FROM droppers d WHERE pg_catalog.pg_has_role(r.oid, d.role, 'MEMBER'))
-               AND EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
-                           AND (a.grantee = 0 OR pg_catalog.pg_has_role(r.oid, a.grantee, 'MEMBER')))
-             ORDER BY r.rolname",
-            &[self.view.into()],
-            |row| Ok(row.text(1)?.zip(row.text(2)?)),
-        )?;
-        let (schemas, roles): (Vec<String>, Vec<String>) = roles.into_iter().flatten().unzip();
-        Ok(schemas.first().map(|schema| {
-            Problem::new(
-                "schema",
-                Level::Warning,
-                format!(
-                    "{} can drop {} together with an object that it depends on, and put another view in its place, which would \
-                     get raw events",
-                    some_of(&roles),
-                    self.name
-                ),
-                format!(
-                    "Take CREATE on schema {schema} from these roles, or make {} the owner of the tables and their schemas.",
-                    self.owner_name
-                ),
-            )
-        }))
-    }
 }
 
 impl Attached {
@@ -354,92 +264,6 @@ fn logged(relations: &[pg_sys::Oid]) -> Result<Option<Problem>, Error> {
             "Make sure that what is stored there survives a crash.",
         ))
     })
-}
-
-/// Finds functions that run for rows of these relations under a search path that other roles than the inbox's owner can
-/// choose, or in whose schemas they can create. Any role with CREATE on the database can make a schema that is missing.
-///
-/// A session compiles a PL/pgSQL function once, under the path of that moment. It inlines a SQL function into a domain's CHECK,
-/// an index expression or a partition key once, too. A role that inserts can choose that path, and so what the names in the
-/// function mean, with the rights of the inbox's owner. SQL functions with a body that was parsed when they were created
-/// (BEGIN ATOMIC) are safe.
-fn open_paths(relations: &[pg_sys::Oid], owner: pg_sys::Oid) -> Result<Option<Problem>, Error> {
-    let functions = select(
-        "WITH RECURSIVE types AS (
-             SELECT atttypid AS oid FROM pg_catalog.pg_attribute WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped
-             UNION
-             SELECT part.oid FROM types t JOIN pg_catalog.pg_type y ON y.oid = t.oid CROSS JOIN LATERAL (
-                 VALUES (y.typbasetype), (y.typelem)
-                 UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = y.typrelid AND a.attnum > 0
-                 UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE y.oid IN (r.rngtypid, r.rngmultitypid)
-             ) AS part (oid) WHERE part.oid <> 0
-         ),
-         callers AS (
-             SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass AS class, oid FROM pg_catalog.pg_trigger WHERE tgrelid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, oid FROM pg_catalog.pg_attrdef WHERE adrelid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid FROM pg_catalog.pg_constraint
-                       WHERE conrelid = ANY ($1) OR contypid IN (SELECT oid FROM types)
-             -- Partition keys and partitions of the relations themselves; expressions and predicates of indexes.
-             UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid FROM pg_catalog.pg_class WHERE oid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid FROM pg_catalog.pg_index
-                       WHERE indrelid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, oid FROM pg_catalog.pg_policy WHERE polrelid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, oid FROM pg_catalog.pg_rewrite WHERE ev_class = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid FROM pg_catalog.pg_statistic_ext
-                       WHERE stxrelid = ANY ($1)
-             UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid FROM types
-         ),
-         called AS (
-             SELECT c.class, d.refclassid, d.refobjid FROM callers c
-             JOIN pg_catalog.pg_depend d ON d.classid = c.class AND d.objid = c.oid
-         ),
-         open_schemas AS (
-             SELECT n.nspname FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL (
-                 SELECT n.nspowner
-                 UNION SELECT a.grantee FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.privilege_type = 'CREATE'
-             ) AS creator (role)
-             LEFT JOIN pg_catalog.pg_roles r ON r.oid = creator.role
-             WHERE creator.role <> $2 AND r.rolsuper IS NOT TRUE AND r.rolname IS DISTINCT FROM 'pg_database_owner'
-         )
-         SELECT DISTINCT pg_catalog.format('%I.%I', n.nspname, p.proname) COLLATE pg_catalog.\"C\"
-         FROM (
-             SELECT refobjid AS function FROM called WHERE refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-             UNION SELECT o.oprcode FROM called JOIN pg_catalog.pg_operator o ON o.oid = refobjid
-                   WHERE refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
-         ) AS f
-         JOIN pg_catalog.pg_proc p ON p.oid = f.function
-         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace AND n.nspname <> 'pg_catalog'
-         JOIN pg_catalog.pg_language l ON l.oid = p.prolang
-         WHERE (l.lanname = 'plpgsql' OR l.lanname = 'sql' AND p.prosqlbody IS NULL)
-           -- Postgres searches pg_temp first where a path doesn't name it.
-           AND NOT EXISTS (
-               SELECT FROM pg_catalog.unnest(p.proconfig) s (setting)
-               CROSS JOIN LATERAL (
-                   SELECT pg_catalog.array_agg(COALESCE(pg_catalog.replace(item[1], '\"\"', '\"'), item[2]) ORDER BY place) AS schemas
-                   FROM pg_catalog.regexp_matches(
-                       pg_catalog.substr(s.setting, 13), '\"((?:[^\"]|\"\")*)\"|([^\", ]+)', 'g') WITH ORDINALITY AS m (item, place)
-               ) AS path
-               WHERE s.setting LIKE 'search_path=%' AND path.schemas[pg_catalog.cardinality(path.schemas)] = 'pg_temp'
-                 AND '$user' <> ALL (path.schemas)
-                 AND NOT EXISTS (SELECT FROM open_schemas o WHERE o.nspname = ANY (path.schemas))
-                 AND NOT EXISTS (
-                     SELECT FROM pg_catalog.unnest(path.schemas) s (schema)
-                     WHERE s.schema <> 'pg_temp'
-                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace e WHERE e.nspname = s.schema)))
-         ORDER BY 1",
-        &[relations.to_vec().into(), owner.into()],
-        |row| row.text(1),
-    )?;
-    let functions: Vec<String> = functions.into_iter().flatten().collect();
-    Ok((!functions.is_empty()).then(|| {
-        Problem::new(
-            "paths",
-            Level::Warning,
-            format!("functions run for each row under a search path that others can change: {}", functions.join(", ")),
-            "A role that inserts, that creates in a schema of the path, or that makes a missing one, can choose what their names \
-             mean, with the rights of the inbox's owner. ALTER FUNCTION ... SET search_path = pg_catalog, pg_temp prevents that.",
-        )
-    }))
 }
 
 /// Maximum number of names in a message.
