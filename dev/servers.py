@@ -25,6 +25,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -202,8 +203,10 @@ def make_tree(root):
 
 
 def link_function():
-    """How an installed file gets into the tree: by a link, or by a copy from a home, which the server's user can't enter."""
-    return shutil.copy2 if prefix().is_relative_to(Path.home()) else os.symlink
+    """How an installed file gets into the tree: by a link, or by a copy if the server's user can't get there, as in a home."""
+    folders = [prefix(), *prefix().parents]
+    can_enter = server_user() is None or all(folder.stat().st_mode & stat.S_IXOTH for folder in folders)
+    return os.symlink if can_enter else shutil.copy2
 
 
 def prefix():
