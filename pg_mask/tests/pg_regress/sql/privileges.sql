@@ -285,11 +285,11 @@ CREATE ROLE pp_check;
 CREATE ROLE pp_owner IN ROLE login_pii_reader;
 CREATE SCHEMA pp;
 CREATE TYPE pp.size AS ENUM ('s', 'm');
-CREATE CAST (pp.size AS text) WITH INOUT AS IMPLICIT;
+CREATE CAST (pp.size AS integer) WITH INOUT AS IMPLICIT;
 CREATE FUNCTION pp.fine(pp.size) RETURNS boolean LANGUAGE sql AS 'SELECT true';
 CREATE DOMAIN pp.fit AS pp.size CHECK (pp.fine(VALUE));
 CREATE FUNCTION pp.on_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$;
-CREATE TABLE pp.reader (id text PRIMARY KEY);
+CREATE TABLE pp.reader (id integer PRIMARY KEY);
 CREATE TABLE pp.refers (id pp.fit REFERENCES pp.reader);
 CREATE TRIGGER on_row AFTER DELETE ON pp.refers FOR EACH ROW EXECUTE FUNCTION pp.on_row();
 ALTER TABLE pp.reader OWNER TO pp_owner;
@@ -327,7 +327,15 @@ ALTER TABLE pp.refers DROP CONSTRAINT refers_id_fkey;
 ALTER TABLE pp.refers ADD FOREIGN KEY (id) REFERENCES pp.other ON DELETE SET DEFAULT;
 SELECT * FROM here WHERE privilege = 'unmask';
 -- It is so: a BEFORE trigger runs as the table's owner.
-CREATE FUNCTION pp.who() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '% as %', TG_WHEN, current_user; RETURN NEW; END $$;
+-- Since Postgres 18, an AFTER trigger runs as the role that changed the row, which a cascade does as the table's owner.
+CREATE FUNCTION pp.who() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    expected name := CASE WHEN TG_WHEN = 'AFTER' AND current_setting('server_version_num')::integer < 180000 THEN 'pp_other' ELSE 'pp_owner' END;
+BEGIN
+    RAISE NOTICE '%: %', TG_WHEN, CASE current_user WHEN expected THEN 'as expected' ELSE current_user END;
+    RETURN NEW;
+END
+$$;
 CREATE TRIGGER a BEFORE UPDATE ON pp.part FOR EACH ROW EXECUTE FUNCTION pp.who();
 CREATE TRIGGER b AFTER UPDATE ON pp.part FOR EACH ROW EXECUTE FUNCTION pp.who();
 GRANT USAGE ON SCHEMA pp TO pp_other, pp_owner;
