@@ -154,7 +154,7 @@ DROP ROLE squatter;
 \t off
 \pset format aligned
 -- EVERY ROLE that can do something, and by what way. First as sql/ leaves it.
-CREATE VIEW listed AS SELECT * FROM pii_privileges WHERE role::text ~ '^(login_|pp_|-)' ORDER BY role::text COLLATE "C", privilege, way, object COLLATE "C", through::text COLLATE "C";
+CREATE VIEW listed AS SELECT * FROM pii_privileges WHERE role::text ~ '^(login_|pp_|-)' ORDER BY role::text COLLATE "C", privilege COLLATE "C", way COLLATE "C", object COLLATE "C", through::text COLLATE "C";
 CREATE VIEW here AS SELECT * FROM listed WHERE role::text !~ '^login_';
 TABLE listed;
 SELECT count(*) > 0 AS superusers FROM pii_privileges WHERE way = 'superuser';
