@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use crate::common::{OwnServers, PgBouncer, SCHEMA, Standby};
+use crate::common::{OwnServers, PgBouncer, SCHEMA, Standby, server_environment};
 use crate::disk::Disk;
 
 /// Role that the loaders log in as.
@@ -189,8 +189,9 @@ impl Database {
     async fn pg_ctl(&self, command: &[&str]) {
         let (program, arguments) = self.pg_ctl_command(command);
         let (user, group) = owner(&self.servers);
-        let mut pg_ctl = Command::new(program);
-        pg_ctl.args(arguments).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+        let mut pg_ctl = Command::new(&program);
+        pg_ctl.args(arguments).env_clear();
+        pg_ctl.envs(server_environment(program.parent().unwrap_or(&program)));
         pg_ctl.current_dir("/").stdin(Stdio::null()).uid(user).gid(group);
         let output = pg_ctl.output().await.unwrap();
         let why = String::from_utf8_lossy(&output.stderr);

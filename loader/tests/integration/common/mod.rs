@@ -42,7 +42,7 @@ pub(crate) use proxy::{Delete, Proxy};
 pub(crate) use queue::{Depth, Queue};
 pub(crate) use ring::{Ring, run};
 pub(crate) use search::files_holding;
-pub(crate) use servers::{OwnServers, postgres_program, setting};
+pub(crate) use servers::{OwnServers, postgres_program, server_environment, setting};
 pub(crate) use slow::SlowLink;
 pub(crate) use standby::Standby;
 pub(crate) use swallower::Swallower;

@@ -1,5 +1,6 @@
 //! The servers that `make test` has started, and the servers that a test starts for itself.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -37,6 +38,16 @@ async fn connect_by(url: &str, database: Option<&str>) -> Result<Client, tokio_p
 pub(crate) fn postgres_program(name: &str) -> PathBuf {
     let path = PathBuf::from(setting("PGBIN")).join(name);
     if path.exists() { path } else { name.into() }
+}
+
+/// Returns the environment of a server's programs in `bin`: nothing of the test's, and the libraries that came with them.
+pub(crate) fn server_environment(bin: &Path) -> Vec<(&'static str, OsString)> {
+    let mut environment = vec![("PATH", "/usr/local/bin:/usr/bin:/bin".into()), ("LANG", "C.UTF-8".into())];
+    let libraries = bin.with_file_name("lib");
+    if libraries.join("libpq.so.5").exists() {
+        environment.push(("LD_LIBRARY_PATH", libraries.into()));
+    }
+    environment
 }
 
 /// Servers for one test alone, for tests that would disturb others on the shared servers. Dropping this stops them.
@@ -80,14 +91,11 @@ impl OwnServers {
     /// Runs `pg_ctl` with these arguments, as the user that owns the data directory.
     pub(crate) fn pg_ctl(&self, arguments: &[&str]) {
         let owner = fs::metadata(self.data()).unwrap();
-        let mut command = Command::new(postgres_program("pg_ctl"));
+        let program = postgres_program("pg_ctl");
+        let mut command = Command::new(&program);
         command.args(arguments).args(["-w", "-s", "-t", "60", "-D", self.setting("PGDATA")]);
         command.args(["-l", self.setting("PGLOG")]).uid(owner.uid()).gid(owner.gid());
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("LANG", "C.UTF-8")
-            .current_dir("/");
+        command.env_clear().envs(server_environment(program.parent().unwrap_or(&program))).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // While the server is stopped, a connection of another test can have its port for a moment.
         let succeeds = |_| {

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::OwnServers;
+use super::{OwnServers, server_environment};
 
 /// A standby. Dropping it stops it; drop it before its primary.
 pub(crate) struct Standby {
@@ -114,7 +114,8 @@ impl Standby {
                 "--clear-groups",
             ]);
         }
-        command.arg(self.bin.join(program)).args(arguments).env_clear().current_dir("/").output().unwrap()
+        command.arg(self.bin.join(program)).args(arguments).current_dir("/");
+        command.env_clear().envs(server_environment(&self.bin)).output().unwrap()
     }
 }
 
