@@ -81,14 +81,14 @@ fn mask_pii(_room: ReserveGuard, value: Text, call: pg_sys::FunctionCallInfo) ->
     if scheme.needs_key() {
         security::caller_may_mask_under_a_key(call).or_raise();
     }
-    masks::mask(value.as_str(), scheme).or_raise()
+    masks::mask(value.as_str().or_raise(), scheme).or_raise()
 }
 
 /// Returns the mask of a value under a scheme.
 #[pg_extern(stable, strict, parallel_safe, name = "mask_pii")]
 fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text) -> Text {
-    let scheme = Scheme::named(scheme.as_str()).ok_or(Error::UnknownScheme).or_raise();
-    masks::mask(value.as_str(), scheme).or_raise()
+    let scheme = Scheme::named(scheme.as_str().or_raise()).ok_or(Error::UnknownScheme).or_raise();
+    masks::mask(value.as_str().or_raise(), scheme).or_raise()
 }
 
 /// Returns every mask that a value may have: a token for each key, the primary's first, and base64. Any of them can match a
@@ -97,7 +97,7 @@ fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text) -> Text {
 /// A token is its own only mask: other masks would reveal the value in it.
 #[pg_extern(stable, strict, parallel_safe)]
 fn mask_pii_all(_room: ReserveGuard, value: Text) -> Vec<String> {
-    let value = value.as_str();
+    let value = value.as_str().or_raise();
     let ring = keys::ring_if_any().or_raise();
     masker::all_masks(value, ring.as_deref().map(|ring| &**ring)).map_err(Error::from).or_raise()
 }
@@ -112,14 +112,14 @@ fn unmask_pii(_room: ReserveGuard, mask: Text) -> Text {
     if security::is_restricted_operation() {
         error::raise(Error::UnmaskRestricted);
     }
-    masks::unmask(mask.as_str()).or_raise()
+    masks::unmask(mask.as_bytes()).or_raise()
 }
 
 /// Re-masks a mask, of any scheme and key, under the ring's primary key. The result never protects less than the mask did.
 #[pg_extern(stable, strict, parallel_safe)]
 fn remask_pii(_room: ReserveGuard, mask: Text) -> Text {
     let ring = keys::ring().or_raise();
-    let mask = mask.as_str().as_bytes();
+    let mask = mask.as_bytes();
     let remasked = Text::write(masker::remasked_len(mask, &ring), |out| masker::remask(mask, &ring, out));
     remasked.map_err(Error::from).or_raise()
 }
@@ -127,17 +127,14 @@ fn remask_pii(_room: ReserveGuard, mask: Text) -> Text {
 /// Returns the id of the key that a mask claims to be made under. Returns NULL for any other text, including base64.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn mask_key(_room: ReserveGuard, mask: Text) -> Option<Text> {
-    Token::parse(mask.as_str().as_bytes())
-        .map_err(Error::from)
-        .or_raise()
-        .map(|token| Text::copy_of(token.key))
+    Token::parse(mask.as_bytes()).map_err(Error::from).or_raise().map(|token| Text::copy_of(token.key))
 }
 
 /// Whether a text has the form of a masked value, for a CHECK constraint that keeps unmasked values out of a column. An
 /// unmasked value that happens to be base64 of a text passes too. No key is needed.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn is_masked(_room: ReserveGuard, value: Text) -> bool {
-    masker::is_mask(value.as_str().as_bytes()).map_err(Error::from).or_raise()
+    masker::is_mask(value.as_bytes()).map_err(Error::from).or_raise()
 }
 
 /// Returns the counts of the session's last finished inbox statement. Returns no row if there was none, or if it was rolled
@@ -313,7 +310,7 @@ fn redrive_rejects(
     'static,
     (name!(taken, i64), name!(stored, i64), name!(duplicate, i64), name!(rejected, i64)),
 > {
-    let reason = reason.as_ref().map(Text::as_str);
+    let reason = reason.as_ref().map(|reason| reason.as_str().or_raise());
     let wanted = redrive::Wanted { reason, rejected_before, rejected_after, message_ids, most: max_rejects };
     // NULL is no relation, and neither is OID 0.
     let inbox = inbox.unwrap_or(pg_sys::InvalidOid);
@@ -366,7 +363,8 @@ fn attach_inbox(
     call: pg_sys::FunctionCallInfo,
 ) {
     let [inbox, target, rejects, flush, envelope, event] =
-        [&inbox, &target, &rejects, &flush, &envelope, &event].map(|text| text.as_ref().map(Text::as_str));
+        [&inbox, &target, &rejects, &flush, &envelope, &event]
+            .map(|text| text.as_ref().map(|text| text.as_str().or_raise()));
     let wanted = attach::Wanted {
         inbox: inbox.ok_or(Error::NullArgument("inbox")).or_raise(),
         target: target.ok_or(Error::NullArgument("target")).or_raise(),

@@ -23,9 +23,8 @@ pub(crate) fn mask(value: &str, scheme: Scheme) -> Result<Text, Error> {
 }
 
 /// Returns the value that a mask was made from. Counts it first, and refuses it where the settings do.
-pub(crate) fn unmask(mask: &str) -> Result<Text, Error> {
+pub(crate) fn unmask(mask: &[u8]) -> Result<Text, Error> {
     audit::count()?;
-    let mask = mask.as_bytes();
     let ring = if masker::is_keyed(mask) { Some(keys::ring()?) } else { None };
     let ring = ring.as_deref().map(|ring| &**ring);
     Ok(Text::write(masker::unmasked_len(mask), |out| masker::unmask(mask, ring, out))?)

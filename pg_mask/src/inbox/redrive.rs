@@ -154,13 +154,14 @@ fn next(cursor: &str, mut put: impl FnMut(InboxRow<'_>) -> Result<(), Error>) ->
         let mut fetched = 0;
         for reject in rejects {
             let id = reject.get::<Uuid>(1)?;
-            let unmask =
-                |mask: Text| unmask(mask.as_str()).map_err(|why| why.of_reject(id.map(|id| id.to_string())));
+            let unmask = |mask: Text| {
+                unmask(mask.as_bytes()).map_err(|why| why.of_reject(id.map(|id| id.to_string())))
+            };
             let body = reject.get::<Text>(3)?.map(unmask).transpose()?;
             put(InboxRow {
                 id: id.map(|id| *id),
                 sent_at: reject.get::<TimestampWithTimeZone>(2)?.map(i64::from),
-                body: body.as_ref().map(Text::as_str),
+                body: body.as_ref().map(Text::as_str).transpose()?,
             })?;
             fetched += 1;
         }

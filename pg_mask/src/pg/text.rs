@@ -41,7 +41,7 @@ unsafe fn detoasted(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
     }
 }
 
-/// A text that a function takes or returns, in Postgres's memory. It is UTF-8.
+/// A text that a function takes or returns, in Postgres's memory.
 ///
 /// A `String` would be allocated and copied once more, which takes as long as masking. A `&str` is detoasted by a guarded
 /// call, whether it needs it or not, and pgrx does not check that it is UTF-8.
@@ -49,12 +49,21 @@ unsafe fn detoasted(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
 pub(crate) struct Text(pg_sys::Datum);
 
 impl Text {
-    /// Returns the text, which lives as long as the memory context in which it was written.
-    pub(crate) fn as_str(&self) -> &str {
+    /// Returns the text, which lives as long as the memory context in which it was written. Fails if it is not UTF-8.
+    pub(crate) fn as_str(&self) -> Result<&str, Error> {
         #[expect(unsafe_code, reason = "reads Postgres's structs")]
-        // SAFETY: it is UTF-8 and not compressed (see `write` and `FromDatum`), and that context outlives every use of it.
+        // SAFETY: it is a text (see `write` and `FromDatum`), and that context outlives every use of it.
         unsafe {
-            varlena::text_to_rust_str_unchecked(self.0.cast_mut_ptr())
+            text(self.0)
+        }
+    }
+
+    /// Returns the bytes of the text, for masks: each byte of them is checked anyway.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        #[expect(unsafe_code, reason = "reads Postgres's structs")]
+        // SAFETY: as for `as_str`.
+        unsafe {
+            varlena::varlena_to_byte_slice(detoasted(self.0))
         }
     }
 
@@ -98,12 +107,7 @@ unsafe impl SqlTranslatable for Text {
 #[expect(unsafe_code, reason = "pgrx hands over arguments and columns by it")]
 impl FromDatum for Text {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: pgrx has compared the type. The text lives as long as the argument or the row.
-        (!is_null).then(|| unsafe {
-            let datum = detoasted(datum).into();
-            text(datum).or_raise();
-            Self(datum)
-        })
+        (!is_null).then_some(Self(datum))
     }
 }
 

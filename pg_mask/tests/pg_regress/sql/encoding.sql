@@ -4,7 +4,8 @@ SET pg_stat_statements.track = 'none';
 CREATE TABLE unchecked (v text);
 COPY unchecked FROM PROGRAM $$printf '\277RAW\n'$$ (ENCODING 'SQL_ASCII');
 SELECT octet_length(v) FROM unchecked;
--- No function takes them, and no error quotes them.
+-- No mask is made of them, they are no mask, and no error quotes them.
+SELECT is_masked(v), mask_key(v) FROM unchecked;
 SELECT f, error_of(format('SELECT %s FROM unchecked', f)) FROM unnest(ARRAY['mask_pii(v)', $$mask_pii(v, 'base64')$$, $$mask_pii('x', v)$$,
     'mask_pii_all(v)', 'unmask_pii(v)', 'remask_pii(v)', 'mask_key(v)', 'is_masked(v)',
     $$redrive_rejects('login_inbox', v)$$, $$attach_inbox(v, 'user_logins', 'login_rejects', '{}')$$,
