@@ -32,6 +32,9 @@ async fn dashboard_and_alerts_use_what_is_exported() {
         let loader = loader.options("--metrics-address 127.0.0.1:0").start();
         let address = loader.metrics_address().await;
         eventually("readiness", async || request(&address, "GET", "/readyz").await.0 == 200).await;
+        // Readiness is told just before the pipeline starts, which makes the last metrics.
+        let in_flight = "pg_mask_loader_messages_in_flight";
+        eventually(in_flight, async || Metrics::of(&address).await.labels(in_flight).is_some()).await;
         let shown = Metrics::of(&address).await;
         let (rules, panels) = (of_rules(), of_dashboard());
         assert!(rules.len() > 10 && panels.len() > 30, "{} rules, {} queries", rules.len(), panels.len());

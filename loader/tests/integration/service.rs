@@ -34,9 +34,9 @@ impl Manager {
         Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
-    /// Returns the next message, within 30 s.
+    /// Returns the next message, within a minute.
     async fn hears(&self) -> String {
-        self.hears_within(30).await.expect("a message to the service manager")
+        self.hears_within(60).await.expect("a message to the service manager")
     }
 }
 

@@ -226,6 +226,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A test that waits in vain for a loader would otherwise not say why.
+        if std::thread::panicking() {
+            eprintln!("the loader said:\n{}", self.said());
+        }
         self.output.abort();
     }
 }
