@@ -225,6 +225,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it with the test's failure")]
     fn drop(&mut self) {
         // A test that waits in vain for a loader would otherwise not say why.
         if std::thread::panicking() {
