@@ -158,9 +158,9 @@ fn unencrypted(same_machine: bool, address: Option<IpAddr>) -> CheckItem {
     }
 }
 
-/// Returns an item that couldn't be checked. A run can begin without it.
+/// Returns an item that couldn't be checked because of an error. A run can begin without it.
 fn unknown(item: &'static str, error: &Error) -> CheckItem {
-    CheckItem::skipped(item, format!("it cannot be looked at: {}", describe(error)))
+    CheckItem::warning(item, format!("it cannot be looked at: {}", describe(error)))
 }
 
 #[cfg(test)]

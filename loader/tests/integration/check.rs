@@ -109,6 +109,17 @@ async fn a_check_moves_nothing() {
 }
 
 #[tokio::test]
+async fn a_check_warns_of_what_it_could_not_look_at() {
+    World::run(async |world| {
+        let revoke = format!("REVOKE SELECT ON inboxes FROM PUBLIC, login_loader, {}", world.name);
+        world.db.batch_execute(&revoke).await.unwrap();
+        let report = check(world.loader(), 0).await;
+        assert_eq!(status(&report, "rights.others"), "warning", "{report}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_check_warns_of_rights_that_a_loader_has_no_use_for() {
     World::run(async |world| {
         let role = &world.name;
