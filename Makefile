@@ -25,6 +25,12 @@ test-majors: ## Test the extension in PostgreSQL 16, 17 and 18
 test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
 	@dev/test-compose
 
+packages: ## Build .deb and .rpm for each major of PostgreSQL and of the loader, in target/packages (some 20 minutes)
+	@dev/packages
+
+test-packages: ## Install, use and remove the packages in clean containers
+	@dev/test-packages
+
 chaos: ## Kill, cut off and fill up everything while 210,000 messages come in (some 10 minutes)
 	@dev/chaos long
 
@@ -55,4 +61,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-majors test-compose chaos soak bench build install install-loader lint docs fmt clean
+.PHONY: help demo psql stop test test-majors test-compose packages test-packages chaos soak bench build install install-loader lint docs fmt clean
