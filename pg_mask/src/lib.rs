@@ -86,7 +86,8 @@ fn mask_pii(_room: ReserveGuard, value: Text, call: pg_sys::FunctionCallInfo) ->
 
 /// Returns the mask of a value under a scheme.
 #[pg_extern(stable, strict, parallel_safe, name = "mask_pii")]
-fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text) -> Text {
+fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text, call: pg_sys::FunctionCallInfo) -> Text {
+    security::caller_may_call(call).or_raise();
     let scheme = Scheme::named(scheme.as_str().or_raise()).ok_or(Error::UnknownScheme).or_raise();
     masks::mask(value.as_str().or_raise(), scheme).or_raise()
 }
@@ -96,7 +97,8 @@ fn mask_pii_by(_room: ReserveGuard, value: Text, scheme: Text) -> Text {
 ///
 /// A token is its own only mask: other masks would reveal the value in it.
 #[pg_extern(stable, strict, parallel_safe)]
-fn mask_pii_all(_room: ReserveGuard, value: Text) -> Vec<String> {
+fn mask_pii_all(_room: ReserveGuard, value: Text, call: pg_sys::FunctionCallInfo) -> Vec<String> {
+    security::caller_may_call(call).or_raise();
     let value = value.as_str().or_raise();
     let ring = keys::ring_if_any().or_raise();
     masker::all_masks(value, ring.as_deref().map(|ring| &**ring)).map_err(Error::from).or_raise()
@@ -108,7 +110,8 @@ fn mask_pii_all(_room: ReserveGuard, value: Text) -> Vec<String> {
 /// Not parallel safe, because parallel workers do not count. Due to its cost, Postgres calls it after a sort, so only for
 /// the rows that a LIMIT leaves.
 #[pg_extern(stable, strict, parallel_restricted, cost = 20)]
-fn unmask_pii(_room: ReserveGuard, mask: Text) -> Text {
+fn unmask_pii(_room: ReserveGuard, mask: Text, call: pg_sys::FunctionCallInfo) -> Text {
+    security::caller_may_call(call).or_raise();
     if security::is_restricted_operation() {
         error::raise(Error::UnmaskRestricted);
     }
@@ -117,7 +120,8 @@ fn unmask_pii(_room: ReserveGuard, mask: Text) -> Text {
 
 /// Re-masks a mask, of any scheme and key, under the ring's primary key. The result never protects less than the mask did.
 #[pg_extern(stable, strict, parallel_safe)]
-fn remask_pii(_room: ReserveGuard, mask: Text) -> Text {
+fn remask_pii(_room: ReserveGuard, mask: Text, call: pg_sys::FunctionCallInfo) -> Text {
+    security::caller_may_call(call).or_raise();
     let ring = keys::ring().or_raise();
     let mask = mask.as_bytes();
     let remasked = Text::write(masker::remasked_len(mask, &ring), |out| masker::remask(mask, &ring, out));

@@ -27,6 +27,7 @@ pub(crate) mod random;
 pub(crate) mod relcache;
 pub(crate) mod reserve;
 pub(crate) mod security;
+pub(crate) mod settings;
 pub(crate) mod state;
 pub(crate) mod subtransaction;
 pub(crate) mod text;

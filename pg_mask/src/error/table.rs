@@ -111,7 +111,7 @@ impl From<Error> for ErrorReport {
             Error::InboxColumns { inbox } => hinted(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("view \"{inbox}\" does not have the columns of an inbox"),
-                "An inbox has message_id uuid, sent_at timestamptz and body text: make it with attach_inbox().",
+                "An inbox has message_id uuid, sent_at timestamptz and body text, without defaults: make it with attach_inbox().",
             ),
             Error::NotAnInbox { inbox } => hinted(
                 Code::ERRCODE_DUPLICATE_TABLE,

@@ -27,6 +27,7 @@ use crate::pg::transaction::{
     SubtransactionEnd, TransactionEnd, at_subtransaction_end, at_transaction_end, now,
 };
 use crate::pg::unguarded::GetCurrentSubTransactionId;
+use crate::store::insert::OuterColumn;
 use crate::{settings, statistics};
 
 /// Number of rows and rejects at which a chunk is flushed.
@@ -159,7 +160,7 @@ pub(crate) fn append<'a>(
         Some(batch.push(&message).map(|()| batch.is_full()))
     });
     match full.transpose()? {
-        Some(true) => flush_innermost(view, owner).map(drop),
+        Some(true) => flush(view, owner),
         Some(false) => Ok(()),
         None => Err(Error::NoBatch { inbox: name_of(view) }),
     }
@@ -186,6 +187,11 @@ pub(crate) fn close(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<Counts, Err
     Ok(counts)
 }
 
+/// Flushes the rows so far.
+pub(crate) fn flush(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<(), Error> {
+    flush_innermost(view, owner).map(drop)
+}
+
 /// Flushes the innermost batch of `view`, and returns its position among the open ones.
 ///
 /// The batch is taken out of `OPEN` during the flush, because a trigger of the target may itself use an inbox. After an
@@ -199,7 +205,9 @@ fn flush_innermost(view: pg_sys::Oid, owner: pg_sys::Oid) -> Result<usize, Error
         return Err(Error::NoBatch { inbox: name_of(view) });
     };
     security::make_constraints_immediate();
+    let outer = OuterColumn::keep();
     as_owner(owner, || batch.flush());
+    drop(outer);
     // If triggers are missing, a statement within the flush may have ended a batch that another statement began.
     let is_place_there = OPEN.with_borrow_mut(|batches| {
         let is_there = index <= batches.len();

@@ -152,17 +152,12 @@ impl Inbox {
         let definition = Definition::parse(argument)?;
         let not_bound = || Error::NotBound { inbox: name_of(view) };
         let relations = definition.relations(view)?.ok_or_else(not_bound)?;
+        // Changes count from here. Whatever is read from now on is as new as they are.
+        let (watch, target, rejects) = watched(view, relations)?;
+        let made_at = watch.changes();
         if !is_bound(view, argument, relations)? {
             return Err(not_bound());
         }
-        let (target, rejects) = (Relation::open(relations[0])?, Relation::open(relations[1])?);
-        let mut relations = vec![view];
-        relations.extend(target.tree()?);
-        relations.extend(rejects.tree()?);
-        // This comes before columns and indexes are read. A change meanwhile, while it waits for a lock, may not be in what
-        // is read.
-        let watch = Watch::new(relations);
-        let made_at = watch.changes();
         if reads_old_catalogs() {
             // Valid for this statement, but not for one that sees newer catalogs.
             watch.outdate();
@@ -248,6 +243,30 @@ impl Inbox {
             |row| row.text(1),
         )?;
         Ok(self.names.get_or_init(|| names.into_iter().flatten().collect()))
+    }
+}
+
+/// Opens target and rejects table, and watches them with the view and everything that their rows may go into.
+fn watched(
+    view: pg_sys::Oid,
+    [target, rejects]: [pg_sys::Oid; 2],
+) -> Result<(Rc<Watch>, Relation, Relation), Error> {
+    let open = || {
+        let (target, rejects) = (Relation::open(target)?, Relation::open(rejects)?);
+        let mut all = vec![view];
+        all.extend(target.tree()?);
+        all.extend(rejects.tree()?);
+        Ok::<_, Error>((all, target, rejects))
+    };
+    let (mut relations, ..) = open()?;
+    loop {
+        let watch = Watch::new(relations);
+        let (now, target, rejects) = open()?;
+        // A partition may have come before the watch began.
+        if now == watch.relations() {
+            return Ok((watch, target, rejects));
+        }
+        relations = now;
     }
 }
 

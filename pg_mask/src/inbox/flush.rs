@@ -258,7 +258,10 @@ pub(crate) fn reject(inbox: &Inbox, rejects: &Rejects, counts: &mut Counts) {
 /// quote the value.
 fn reason_name(inbox: &Inbox, failure: &SubtransactionError, refusing: Option<usize>) -> String {
     if let Some(column) = refusing {
-        return format!("column \"{}\": ", inbox.attributes[column].name);
+        return inbox
+            .attributes
+            .get(column)
+            .map_or_else(String::new, |one| format!("column \"{}\": ", one.name));
     }
     let message = failure.message();
     let mentioned = |name: &&String| message.contains(&format!("\"{name}\""));

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::inbox::definition::{Definition, JSON_BYTES, is_bound};
-use crate::pg::catalog::{Conflict, Relation, select};
+use crate::pg::catalog::{Conflict, Relation, in_one_snapshot, select};
 use crate::pg::security::{as_owner, function};
 use crate::store::copy::no_binary_form;
 
@@ -51,7 +51,9 @@ type Row = (
 
 /// Returns the rows of the view `inboxes`. `schema` is the extension's.
 pub(crate) fn rows(schema: pg_sys::Oid) -> Result<Vec<Row>, Error> {
-    inboxes(function(schema, c"inbox_trigger", &[]), None)?.into_iter().map(InboxRecord::row).collect()
+    in_one_snapshot(|| {
+        inboxes(function(schema, c"inbox_trigger", &[]), None)?.into_iter().map(InboxRecord::row).collect()
+    })
 }
 
 /// Returns all inboxes of the database, or the one with this view: views with the row trigger of this extension. `trigger`
@@ -106,17 +108,20 @@ pub(crate) fn inboxes(trigger: pg_sys::Oid, view: Option<pg_sys::Oid>) -> Result
     Ok(inboxes)
 }
 
-/// Returns the argument of a row trigger, or an empty text if it has not exactly one. Anybody can make such a trigger, with an
-/// argument of any length.
+/// Returns the argument of a row trigger, or an empty text if it has not exactly one, or one that is too long for a definition.
+/// Anybody can make such a trigger, with an argument of any length.
 fn argument(trigger: pg_sys::Oid) -> Result<String, Error> {
+    /// A definition of 1,600 columns is smaller.
+    const LONGEST: usize = 1 << 20;
     let bytes = select(
         "SELECT pg_catalog.octet_length(tgargs) FROM pg_catalog.pg_trigger WHERE oid = $1 AND tgnargs = 1",
         &[trigger.into()],
         |row| row.get::<i32>(1),
     )?;
-    let Some(&Some(bytes)) = bytes.first() else { return Ok(String::new()) };
+    let bytes = bytes.first().copied().flatten().and_then(|bytes| usize::try_from(bytes).ok());
+    let Some(bytes) = bytes.filter(|&bytes| bytes <= LONGEST) else { return Ok(String::new()) };
     // The text, and the copies that Postgres makes of it.
-    memory::ensure(usize::try_from(bytes).unwrap_or_default().saturating_mul(4))?;
+    memory::ensure(bytes.saturating_mul(4))?;
     let argument = select(
         "SELECT pg_catalog.rtrim(tgargs, '\\x00'::bytea) FROM pg_catalog.pg_trigger WHERE oid = $1",
         &[trigger.into()],

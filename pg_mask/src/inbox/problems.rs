@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, NOT_BOUND_HINT};
 use crate::inbox::list::{Attached, InboxRecord, inboxes};
-use crate::pg::catalog::select;
+use crate::pg::catalog::{in_one_snapshot, select};
 use crate::pg::names::name_of;
 use crate::pg::security::function;
 use paths::open_paths;
@@ -62,10 +62,10 @@ impl Problem {
 /// Returns the problems of one inbox. `schema` is the extension's.
 pub(crate) fn of(view: pg_sys::Oid, schema: pg_sys::Oid) -> Result<Vec<Problem>, Error> {
     let trigger = function(schema, c"inbox_trigger", &[]);
-    match inboxes(trigger, Some(view))?.first() {
+    in_one_snapshot(|| match inboxes(trigger, Some(view))?.first() {
         Some(inbox) => inbox.problems(trigger),
         None => Err(Error::NoInbox { relation: name_of(view) }),
-    }
+    })
 }
 
 impl InboxRecord {
@@ -111,7 +111,7 @@ impl InboxRecord {
         }))
     }
 
-    /// Finds triggers and rules that somebody added to the view. They see raw events, or take them.
+    /// Finds triggers, rules and defaults that somebody added to the view. They see raw events, or take them.
     fn additions(&self, trigger: pg_sys::Oid) -> Result<Option<Problem>, Error> {
         let names = select(
             "SELECT pg_catalog.format('trigger %I', t.tgname) FROM pg_catalog.pg_trigger t
@@ -119,6 +119,10 @@ impl InboxRecord {
              UNION ALL
              SELECT pg_catalog.format('rule %I', r.rulename) FROM pg_catalog.pg_rewrite r
              WHERE r.ev_class = $1 AND r.rulename <> '_RETURN'
+             UNION ALL
+             SELECT pg_catalog.format('default of %I', a.attname)
+             FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+             WHERE d.adrelid = $1
              ORDER BY 1",
             &[self.view.into(), trigger.into()],
             |row| row.text(1),
@@ -129,7 +133,8 @@ impl InboxRecord {
                 "additions",
                 Level::Warning,
                 format!("inbox {} has more than its own triggers: {}", self.name, names.join(", ")),
-                "They see raw events. Drop them, unless they are meant.",
+                "They see raw events, with the rights of the role that inserts. Drop them, unless they are meant. With a default \
+                 of a column the inbox takes no events.",
             )
         }))
     }

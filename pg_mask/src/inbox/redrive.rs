@@ -6,6 +6,8 @@
 //! directly into the batch, which masks them again. Whatever Postgres stores of the taken rejects, even in a temporary file,
 //! is masked.
 
+use std::rc::Rc;
+
 use pgrx::datum::{Array, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -24,6 +26,7 @@ use crate::pg::plan::{Bound, Plan};
 use crate::pg::security::{
     as_owner, is_restricted_operation, make_constraints_immediate, may_call, may_insert,
 };
+use crate::pg::settings::{NO_MESSAGES, with_settings};
 use crate::pg::subtransaction::stripped;
 use crate::pg::text::Text;
 use crate::pg::transaction::must_be_writable;
@@ -63,22 +66,36 @@ pub(crate) fn redrive(
     alone_with_its_rejects(view, attached.function, &inbox)?;
     make_constraints_immediate();
     batch::open(view);
-    let taken = as_owner(attached.owner, || {
-        let mut taken = 0;
-        let cursor = take(&inbox, wanted)?;
-        loop {
-            let fetched = next(&cursor, |message| {
-                let by = || BatchContext::new(inbox.clone(), attached.owner, attached.function);
-                batch::append(view, attached.owner, by, || Ok(message))
-            })?;
-            taken += fetched;
-            if fetched < FETCHED {
-                break;
-            }
-        }
+    // The caller has no right to the values, and triggers of the target can print one.
+    let taken = with_settings(&[NO_MESSAGES], || {
+        let taken = as_owner(attached.owner, || put_back(view, &attached, &inbox, wanted))?;
+        batch::flush(view, attached.owner)?;
         Ok::<_, Error>(taken)
     })?;
+    // Not under these settings: what it sets must stay.
     Ok((taken, batch::close(view, attached.owner)?))
+}
+
+/// Takes rejects and appends them to the open batch. Returns their number.
+fn put_back(
+    view: pg_sys::Oid,
+    attached: &Attached,
+    inbox: &Rc<Inbox>,
+    wanted: Wanted<'_>,
+) -> Result<i64, Error> {
+    let mut taken = 0;
+    // Postgres calls functions of a policy when it plans, and their words can be about a value.
+    let cursor = stripped(|| take(inbox, wanted));
+    loop {
+        let fetched = next(&cursor, |message| {
+            let by = || BatchContext::new(Rc::clone(inbox), attached.owner, attached.function);
+            batch::append(view, attached.owner, by, || Ok(message))
+        })?;
+        taken += fetched;
+        if fetched < FETCHED {
+            return Ok(taken);
+        }
+    }
 }
 
 /// Checks that no other inbox writes to the rejects table. A reject does not record its inbox. With a shared table, one
@@ -113,7 +130,7 @@ fn alone_with_its_rejects(view: pg_sys::Oid, function: pg_sys::Oid, inbox: &Inbo
 ///
 /// Rejects that another session is taking are left to it. A reject is identified by its TID, because it may have no id, and
 /// by its table, because there may be partitions.
-fn take(inbox: &Inbox, wanted: Wanted<'_>) -> Result<String, Error> {
+fn take(inbox: &Rc<Inbox>, wanted: Wanted<'_>) -> Result<String, Error> {
     let rejects = inbox.rejects.relation();
     let sql = format!(
         "WITH chosen AS MATERIALIZED (

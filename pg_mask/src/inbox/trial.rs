@@ -18,12 +18,12 @@ use crate::pg::catalog::{Attribute, select};
 use crate::pg::names::quoted;
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::random::random_id;
-use crate::pg::security::{as_owner, make_constraints_immediate, may_insert, with_settings};
+use crate::pg::security::{as_owner, make_constraints_immediate, may_insert};
+use crate::pg::settings::{NO_MESSAGES, with_settings};
 use crate::pg::subtransaction::{SubtransactionError, rolled_back};
 use crate::pg::transaction::now;
+use crate::store::insert::OuterColumn;
 use crate::store::sqlstate::ErrorOwner;
-
-const QUIET: (&CStr, &CStr) = (c"client_min_messages", c"error");
 
 /// The result of a trial in which nothing failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +50,7 @@ pub(crate) fn try_inbox(view: pg_sys::Oid, schema: pg_sys::Oid) -> Result<Trial,
 /// The row is made from the rules. If the target refuses it, a copy of one of the target's rows is tried, whose values have
 /// already passed the target's checks.
 pub(crate) fn run(inbox: &Inbox, masks: &MaskContext<'_>) -> Result<Trial, SubtransactionError> {
+    let _outer = OuterColumn::keep();
     let mut memory = PgMemoryContexts::new("pg_mask trial");
     rolled_back(&mut memory, || write_reject(inbox, masks))?;
     let made = match rolled_back(&mut memory, || write(inbox, &made_row(inbox, masks)?)) {
@@ -59,7 +60,7 @@ pub(crate) fn run(inbox: &Inbox, masks: &MaskContext<'_>) -> Result<Trial, Subtr
     };
     // The caller must not see the copied values, in an error or a notice.
     let copied = rolled_back(&mut memory, || {
-        with_settings(&[QUIET], || match copied_row(inbox)? {
+        with_settings(&[NO_MESSAGES], || match copied_row(inbox)? {
             Some(row) => write(inbox, &row).map(|()| true),
             None => Ok(false),
         })

@@ -149,12 +149,22 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Fails if a view does not have the columns of an inbox: `message` reads them by position and type.
+/// Fails if a view does not have the columns of an inbox: `message` reads them by position and type. A default would run with
+/// the rights of the role that inserts, although the view's owner made it.
 pub(crate) fn check_columns(view: &pg_sys::RelationData) -> Result<(), Error> {
     #[expect(unsafe_code, reason = "reads Postgres's structs")]
-    // SAFETY: an open relation has a descriptor; a number past its end gives no type.
-    let types = unsafe { [1, 2, 3, 4].map(|number| pg_sys::SPI_gettypeid(view.rd_att, number)) };
-    if types == [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID, pg_sys::InvalidOid] {
+    // SAFETY: an open relation has a descriptor; a number past its end gives no type. There are no constraints, or they are
+    // what is pointed to.
+    let (types, has_defaults) = unsafe {
+        let constraints = (*view.rd_att).constr;
+        (
+            [1, 2, 3, 4].map(|number| pg_sys::SPI_gettypeid(view.rd_att, number)),
+            !constraints.is_null() && (*constraints).num_defval > 0,
+        )
+    };
+    if !has_defaults
+        && types == [pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TEXTOID, pg_sys::InvalidOid]
+    {
         Ok(())
     } else {
         Err(Error::InboxColumns { inbox: name_of(view.rd_id) })

@@ -5,11 +5,13 @@ mod conflict;
 mod copy_obstacle;
 mod relation;
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::Error;
-use crate::pg::security::with_catalog_path;
+use crate::pg::settings::with_catalog_path;
 use crate::pg::text::Name;
 pub(crate) use attribute::{Attribute, with_unchanged};
 pub(crate) use conflict::Conflict;
@@ -37,19 +39,63 @@ pub(crate) fn unlogged(relations: &[pg_sys::Oid]) -> Result<Option<String>, Erro
     Ok(unlogged.into_iter().flatten().next())
 }
 
-/// Returns the rows of a query on the catalogs. Every catalog query of this library goes through here, so none can resolve a
-/// name in somebody's own schema. It is read-only: unlike pgrx's `Spi::get_one`, it assigns no transaction id.
+/// Returns the rows of a query on the catalogs, as they are now. Every catalog query of this library goes through here, so
+/// none can resolve a name in somebody's own schema. It is read-only: unlike pgrx's `Spi::get_one`, it assigns no
+/// transaction id.
+///
+/// The statement or the transaction may have begun before the last change. What it sees would be outdated, although the
+/// session was already told of that change and will not be told again.
 pub(crate) fn select<T>(
     sql: &str,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
     read: impl Fn(CatalogRow<'_>) -> Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>, Error> {
-    with_catalog_path(|| {
-        Spi::connect(|client| {
-            let rows = client.select(sql, None, arguments)?;
-            Ok(rows.map(|row| read(CatalogRow(row))).collect::<Result<Vec<T>, _>>()?)
+    let query = || {
+        with_catalog_path(|| {
+            Spi::connect(|client| {
+                let rows = client.select(sql, None, arguments)?;
+                Ok(rows.map(|row| read(CatalogRow(row))).collect::<Result<Vec<T>, _>>()?)
+            })
         })
+    };
+    if IN_ONE_SNAPSHOT.get() { query() } else { with_latest_snapshot(query) }
+}
+
+thread_local! {
+    static IN_ONE_SNAPSHOT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `act` with all its queries on the catalogs in one snapshot. So what one query finds is still there for the next.
+pub(crate) fn in_one_snapshot<R>(act: impl FnOnce() -> R) -> R {
+    /// Also when an error unwinds.
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IN_ONE_SNAPSHOT.set(self.0);
+        }
+    }
+    with_latest_snapshot(|| {
+        let _reset = Reset(IN_ONE_SNAPSHOT.replace(true));
+        act()
     })
+}
+
+/// Runs `act` with a snapshot of this moment.
+fn with_latest_snapshot<R>(act: impl FnOnce() -> R) -> R {
+    #[expect(unsafe_code, reason = "calls Postgres")]
+    // SAFETY: the pushed snapshot is popped. After an error, the end of the (sub)transaction pops it.
+    unsafe {
+        // A worker, and a query that has some, keep to their snapshot.
+        if pg_sys::IsInParallelMode() {
+            return act();
+        }
+        // The caches that functions in a query read.
+        pg_sys::AcceptInvalidationMessages();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = act();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
 }
 
 /// A row of a query on the catalogs. Its columns are counted from 1.

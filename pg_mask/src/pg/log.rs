@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::pg::security::with_settings;
+use crate::pg::settings::with_settings;
 
 /// Runs `act` without its warnings and notices, neither for the client nor for the log. A type's input function can quote
 /// its text in one: libxml does for `xml`, Postgres for `tsquery`.

@@ -19,7 +19,7 @@ use pgrx::prelude::*;
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, raise};
-use crate::pg::security::with_catalog_path;
+use crate::pg::settings::with_catalog_path;
 use crate::pg::state::{SessionCell, SessionState};
 
 thread_local! {

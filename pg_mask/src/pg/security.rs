@@ -9,60 +9,10 @@ use pgrx::{IntoDatum, direct_function_call, pg_sys};
 
 use crate::error::{Error, Raise};
 use crate::pg::compat::ACL_INSERT;
+use crate::pg::reserve::watcher;
+use crate::pg::settings::with_fixed_settings;
 use crate::pg::unguarded::InSecurityRestrictedOperation;
 use crate::pg::{cursors, utility};
-
-/// The search path under which every statement of this library is parsed. It finds functions and operators only in
-/// `pg_catalog`, whatever the caller's path.
-const CATALOG_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
-
-/// Makes Postgres return names from the catalogs in one form.
-const PLAIN_NAMES: (&CStr, &CStr) = (c"quote_all_identifiers", c"off");
-
-/// Makes a backslash in a literal of this library's queries what it looks like.
-const PLAIN_BACKSLASHES: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
-
-/// Settings that the inserting session must not decide. They change what is stored, what a text means, or what the client
-/// and the server's log see. The test `session.sql` has a decision for each setting in `pg_settings`.
-///
-/// The values are fixed instead of the server's defaults, because a value set for a role or connection looks like a default
-/// too.
-const SETTINGS: [(&CStr, &CStr); 27] = [
-    CATALOG_PATH,
-    // The interpretation of an event's texts.
-    (c"DateStyle", c"ISO, YMD"),
-    (c"IntervalStyle", c"postgres"),
-    (c"TimeZone", c"UTC"),
-    (c"timezone_abbreviations", c"Default"),
-    (c"array_nulls", c"on"),
-    (c"xmloption", c"content"),
-    (c"lc_monetary", c"C"),
-    (c"lc_numeric", c"C"),
-    (c"lc_time", c"C"),
-    (c"default_text_search_config", c"pg_catalog.simple"),
-    // The use of values by the target's triggers and generated columns.
-    (c"bytea_output", c"hex"),
-    (c"xmlbinary", c"base64"),
-    (c"extra_float_digits", c"1"),
-    PLAIN_BACKSLASHES,
-    (c"backslash_quote", c"safe_encoding"),
-    (c"transform_null_equals", c"off"),
-    PLAIN_NAMES,
-    (c"plpgsql.check_asserts", c"on"),
-    (c"plpgsql.extra_errors", c"none"),
-    // This setting quotes the values of a trigger's query.
-    (c"plpgsql.print_strict_params", c"off"),
-    // Whether the triggers' queries via a GIN index find all rows.
-    (c"gin_fuzzy_search_limit", c"0"),
-    // Whether policies apply or fail.
-    (c"row_security", c"on"),
-    // Whether an error that a flush catches ends the session instead, and shows its text, which can quote a value.
-    (c"exit_on_error", c"off"),
-    // These settings print a statement's values as parts of its plan.
-    (c"debug_print_parse", c"off"),
-    (c"debug_print_rewritten", c"off"),
-    (c"debug_print_plan", c"off"),
-];
 
 /// Runs `act` with the privileges of `owner`, under settings that the caller cannot choose. The target's triggers and
 /// constraints run under them too. Under the session's own path, a loader's role could slip functions of its own under the
@@ -75,8 +25,8 @@ const SETTINGS: [(&CStr, &CStr); 27] = [
 /// A foreign key check suspends FORCE ROW LEVEL SECURITY for the role whose table it changes. A trigger on that table must
 /// not carry the suspension over to the owner's tables.
 ///
-/// Code in it finds neither the session's cursors nor the text of its statement, which has the events of an INSERT. It can't
-/// create functions, which could stay in the session's `pg_temp`.
+/// Code in it finds neither the session's cursors nor the text of its statement, which has the events of an INSERT, nor that
+/// text as an error's context. It can't create functions, which could stay in the session's `pg_temp`.
 ///
 /// An error that leaves `act` aborts the (sub)transaction, whose end restores user and settings.
 pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
@@ -88,18 +38,22 @@ pub(crate) fn as_owner<R>(owner: pg_sys::Oid, act: impl FnOnce() -> R) -> R {
     let _statement = HiddenStatement::hide();
     let _commands = utility::Refusing::begin();
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: a plain call.
-    unsafe {
+    // SAFETY: a plain call, and a variable of the backend. After an error, the code that catches it restores the variable.
+    let callbacks = unsafe {
+        let callbacks = pg_sys::error_context_stack;
+        pg_sys::error_context_stack = watcher();
         pg_sys::SetUserIdAndSecContext(owner, context & !suspended | restrictions);
-    }
-    let result = with_settings(&SETTINGS, || {
+        callbacks
+    };
+    let result = with_fixed_settings(|| {
         let result = act();
         cursors.close_others().or_raise();
         result
     });
     #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: `user` and `context` are the values from before.
+    // SAFETY: `user`, `context` and `callbacks` are the values from before.
     unsafe {
+        pg_sys::error_context_stack = callbacks;
         pg_sys::SetUserIdAndSecContext(user, context);
     }
     result
@@ -140,47 +94,6 @@ fn user_and_context() -> (pg_sys::Oid, i32) {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
     }
     (user, context)
-}
-
-/// Runs `act` with names resolved only in `pg_catalog`, and quoted only where SQL needs it. A backslash in a literal is one.
-pub(crate) fn with_catalog_path<R>(act: impl FnOnce() -> R) -> R {
-    with_settings(&[CATALOG_PATH, PLAIN_NAMES, PLAIN_BACKSLASHES], act)
-}
-
-/// Runs `act` with these settings; settings that do not exist are skipped. After an error, the end of the (sub)transaction
-/// restores the earlier values.
-pub(crate) fn with_settings<R>(settings: &[(&CStr, &CStr)], act: impl FnOnce() -> R) -> R {
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: plain calls with C strings; the level is closed below.
-    let level = unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            // Setting a value takes several times as long as reading it.
-            let current = pg_sys::GetConfigOption(name.as_ptr(), true, false);
-            if current.is_null() || CStr::from_ptr(current) == *value {
-                continue;
-            }
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                // The values are this library's, whatever the session may set.
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        level
-    };
-    let result = act();
-    #[expect(unsafe_code, reason = "calls Postgres")]
-    // SAFETY: `level` was opened above.
-    unsafe {
-        pg_sys::AtEOXact_GUC(false, level);
-    }
-    result
 }
 
 /// Makes all constraints of the transaction immediate, as `SET CONSTRAINTS ALL IMMEDIATE` does. So a row that violates one
@@ -225,7 +138,11 @@ pub(crate) fn may_call(
     name: &CStr,
     arguments: &[pg_sys::Oid],
 ) -> bool {
-    let function = function(schema, name, arguments);
+    may_execute(role, function(schema, name, arguments))
+}
+
+/// Whether a role has EXECUTE on a function.
+fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
     #[expect(unsafe_code, reason = "calls a function of Postgres's by what it is in C")]
     // SAFETY: it takes a role, a function and a text. It returns NULL for a function that does not exist.
     let may = unsafe {
@@ -340,9 +257,32 @@ pub(crate) fn may_insert(view: pg_sys::Oid) {
     }
 }
 
-/// Fails if the caller of a function may not mask under a key. Like Postgres's check of EXECUTE, this is checked once for
-/// each place in a statement.
+/// Fails if the caller of a function may not mask under a key.
 pub(crate) fn caller_may_mask_under_a_key(call: pg_sys::FunctionCallInfo) -> Result<(), Error> {
+    once_for_each_caller(call, |user, function| may_mask_under_a_key(user, schema_of(function)))
+}
+
+/// Raises Postgres's own error if the caller of a function does not have EXECUTE on it. Postgres checks that itself, but not always for the role
+/// that then runs it: for the functions of an aggregate it asks whether the aggregate's owner has it.
+pub(crate) fn caller_may_call(call: pg_sys::FunctionCallInfo) -> Result<(), Error> {
+    once_for_each_caller(call, |user, function| {
+        if !may_execute(user, function) {
+            let (denied, kind) = (pg_sys::AclResult::ACLCHECK_NO_PRIV, pg_sys::ObjectType::OBJECT_FUNCTION);
+            #[expect(unsafe_code, reason = "calls Postgres")]
+            // SAFETY: plain calls with an OID. The name is NULL or a C string.
+            unsafe {
+                pg_sys::aclcheck_error(denied, kind, pg_sys::get_func_name(function));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Checks the caller of a function. Like Postgres's check of EXECUTE, this is done once for each place in a statement.
+fn once_for_each_caller(
+    call: pg_sys::FunctionCallInfo,
+    check: impl FnOnce(pg_sys::Oid, pg_sys::Oid) -> Result<(), Error>,
+) -> Result<(), Error> {
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: Postgres passes the function's description. Its `fn_extra` belongs to the function, for as long as `fn_mcxt`
     // exists.
@@ -351,7 +291,7 @@ pub(crate) fn caller_may_mask_under_a_key(call: pg_sys::FunctionCallInfo) -> Res
         let user = pg_sys::GetUserId();
         let allowed = function.fn_extra.cast::<pg_sys::Oid>();
         if allowed.is_null() || *allowed != user {
-            may_mask_under_a_key(user, schema_of(function.fn_oid))?;
+            check(user, function.fn_oid)?;
             let allowed = pg_sys::MemoryContextAlloc(function.fn_mcxt, size_of::<pg_sys::Oid>());
             *allowed.cast() = user;
             function.fn_extra = allowed;

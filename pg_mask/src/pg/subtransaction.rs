@@ -108,7 +108,11 @@ fn failure(error: CaughtError) -> SubtransactionError {
         CaughtError::PostgresError(report)
             if report.sql_error_code() == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR =>
         {
-            RAISED.get()
+            // Not one from before. An error of this library within a trigger has none.
+            match RAISED.take() {
+                0 => report.sql_error_code() as i32,
+                code => code,
+            }
         }
         CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
@@ -188,7 +192,8 @@ impl SubtransactionError {
         } else if report.sql_error_code() as i32 == self.code {
             self.condition()
         } else {
-            // pgrx raises a code that it does not know as XX000.
+            // pgrx raises a code that it does not know as XX000. Another inbox, whose target's trigger comes here, asks for it.
+            RAISED.set(self.code);
             format!("{} ({})", self.condition(), self.state())
         };
         raise(ErrorReport::new(report.sql_error_code(), message, "pg_mask"))

@@ -12,8 +12,9 @@ use crate::pg::catalog::{Attribute, Relation, with_unchanged};
 use crate::pg::names::{name_of_role, name_of_schema, quoted};
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::security::{
-    as_owner, function, has_policies, is_superuser, make_constraints_immediate, may_call, with_settings,
+    as_owner, function, has_policies, is_superuser, make_constraints_immediate, may_call,
 };
+use crate::pg::settings::with_settings;
 use crate::pg::subtransaction::{SubtransactionError, in_subtransaction};
 use crate::pg::values::text;
 

@@ -19,7 +19,7 @@ use crate::pg::arrays::{array, array_of_oids};
 use crate::pg::catalog::{Attribute, Relation};
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::relcache::Watch;
-use crate::pg::security::with_settings;
+use crate::pg::settings::with_settings;
 use crate::store::key::{Key, Keyed};
 use binary_form::Form;
 use copy_from::Table;

@@ -43,6 +43,22 @@ pub(crate) fn refusing_column() -> Option<usize> {
     READING.take()
 }
 
+/// Keeps the column that an outer insert is reading, until this is dropped. A type or a trigger of one inbox can insert into
+/// another.
+pub(crate) struct OuterColumn(Option<usize>);
+
+impl OuterColumn {
+    pub(crate) fn keep() -> Self {
+        Self(READING.take())
+    }
+}
+
+impl Drop for OuterColumn {
+    fn drop(&mut self) {
+        READING.set(self.0);
+    }
+}
+
 /// The columns that identify a row, and the statements that look their values up.
 struct DuplicateLookup {
     key: Key,

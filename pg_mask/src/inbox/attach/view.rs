@@ -10,7 +10,8 @@ use crate::inbox::definition::{Definition, hash, is_bound};
 use crate::pg::catalog::{look_up, select};
 use crate::pg::names::name_of_schema;
 use crate::pg::random::random_id;
-use crate::pg::security::{current_role, is_superuser, must_have_rights_of, with_catalog_path};
+use crate::pg::security::{current_role, is_superuser, must_have_rights_of};
+use crate::pg::settings::with_catalog_path;
 use crate::pg::text::Name;
 
 /// The view of an inbox.
@@ -50,6 +51,7 @@ impl View {
                         SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
                         AND (t.tgfoid <> $2 OR t.tgname <> ALL (ARRAY['pg_mask_open', 'pg_mask_row', 'pg_mask_close'])))
                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN')
+                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef d WHERE d.adrelid = c.oid)
                     -- Its triggers are gone where the extension was dropped.
                     AND (EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid)
                          OR pg_catalog.pg_get_viewdef(c.oid) ~ 'WHERE \\(false AND \\(''[0-9a-f]{64}''(::text)? IS NULL\\)\\);$')

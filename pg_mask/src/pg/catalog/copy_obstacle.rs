@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::{Relation, select};
+use super::{Relation, select, with_latest_snapshot};
 use crate::error::Error;
 use crate::pg::plan::{Bound, Plan};
 
@@ -35,14 +35,7 @@ impl Relation {
         filled: &[&str],
         key: &[String],
     ) -> Result<Option<String>, Error> {
-        #[expect(unsafe_code, reason = "calls Postgres")]
-        // SAFETY: the pushed snapshot is popped. After an error, the end of the (sub)transaction pops it.
-        unsafe {
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-            let obstacle = self.copy_obstacle_now(tree, filled, key);
-            pg_sys::PopActiveSnapshot();
-            obstacle
-        }
+        with_latest_snapshot(|| self.copy_obstacle_now(tree, filled, key))
     }
 
     fn copy_obstacle_now(

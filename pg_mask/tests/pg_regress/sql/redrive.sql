@@ -355,6 +355,18 @@ CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ DECLAR
 SET plpgsql.print_strict_params = on;
 SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
 RESET plpgsql.print_strict_params;
+-- Nor does a message, whatever the session has set or has compiled before.
+CREATE FUNCTION found(u text) RETURNS int LANGUAGE plpgsql AS $$ DECLARE found int; BEGIN SELECT n INTO found FROM generate_series(1, 2) n WHERE u <> ''; RETURN found; END $$;
+SET plpgsql.print_strict_params = on;
+SET plpgsql.extra_warnings = 'too_many_rows';
+SELECT public.found('seen');
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING '%', NEW.v; PERFORM public.found(NEW.v); RETURN NULL; END $$;
+BEGIN;
+SELECT * FROM redrive_rejects('few_inbox');
+ROLLBACK;
+RESET plpgsql.print_strict_params;
+RESET plpgsql.extra_warnings;
+DROP FUNCTION found;
 CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', NEW.v USING ERRCODE = '53100', DETAIL = NEW.v, HINT = NEW.v; END $$;
 SELECT left(error, 5), error ~ 'SECRET' AS quoted FROM error_of('SELECT * FROM redrive_rejects(''few_inbox'')') AS error;
 DROP TRIGGER quote ON few;
@@ -367,6 +379,23 @@ SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
 CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', OLD USING ERRCODE = '53100'; END $$;
 SELECT error_of('SELECT * FROM redrive_rejects(''few_inbox'')');
 DROP TRIGGER quote ON few_rejects;
+-- Code of the tables does not see the statement of the session, not even as the context of an error.
+CREATE FUNCTION context() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE context text;
+BEGIN
+    GET DIAGNOSTICS context = PG_CONTEXT;
+    INSERT INTO public.contexts VALUES (context);
+    RETURN NULL;
+END $$;
+CREATE TABLE contexts (context text);
+CREATE TRIGGER context AFTER DELETE ON few_rejects FOR EACH ROW EXECUTE FUNCTION context();
+BEGIN;
+DO $$ BEGIN PERFORM redrive_rejects('few_inbox'), 'SECRET of the session'; END $$;
+SELECT count(*), count(*) FILTER (WHERE context ~ 'SECRET') AS quoted FROM contexts;
+ROLLBACK;
+DROP TRIGGER context ON few_rejects;
+DROP FUNCTION context;
+DROP TABLE contexts;
 SELECT (SELECT count(*) FROM few) AS stored, (SELECT count(*) FROM few_rejects) AS rejects;
 DROP FUNCTION quote;
 -- A view of other columns, whose row trigger runs while rejects are taken, is no inbox: it would have numbers read as texts.

@@ -23,6 +23,26 @@ SELECT unmask_pii(masked_ip) FROM user_logins;
 SELECT unmask_pii(masked_body) FROM login_rejects;
 SELECT error_of('INSERT INTO login_inbox (body) VALUES (''x'')');
 RESET ROLE;
+-- An aggregate lends nobody a function of the extension: Postgres asks only whether its owner may call it.
+CREATE SCHEMA lending AUTHORIZATION login_pii_reader;
+GRANT USAGE ON SCHEMA lending TO login_analyst;
+GRANT EXECUTE ON FUNCTION mask_pii(text, text), mask_pii_all(text), remask_pii(text) TO login_pii_reader;
+SET ROLE login_pii_reader;
+CREATE AGGREGATE lending.unmask(text) (SFUNC = text_larger, STYPE = text, FINALFUNC = unmask_pii);
+CREATE AGGREGATE lending.mask(text) (SFUNC = mask_pii, STYPE = text, INITCOND = '10.0.0.1');
+CREATE AGGREGATE lending.masks(text) (SFUNC = text_larger, STYPE = text, FINALFUNC = mask_pii_all);
+CREATE AGGREGATE lending.remask(text) (SFUNC = text_larger, STYPE = text, FINALFUNC = remask_pii);
+SELECT lending.unmask(masked_ip) FROM user_logins;
+SET ROLE login_analyst;
+SELECT error_of('SELECT lending.unmask(masked_ip) FROM user_logins');
+SELECT error_of('SELECT lending.mask(''base64'')');
+SELECT error_of('SELECT lending.masks(''10.0.0.1'')');
+SELECT error_of('SELECT lending.remask(masked_ip) FROM user_logins');
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION mask_pii(text, text), mask_pii_all(text), remask_pii(text) FROM login_pii_reader;
+SET client_min_messages = warning;
+DROP SCHEMA lending CASCADE;
+RESET client_min_messages;
 TRUNCATE user_logins, login_rejects;
 -- The flush acts with the rights of the inbox's owner, neither more nor less.
 CREATE ROLE app_owner;

@@ -33,7 +33,8 @@ INSERT INTO odd VALUES ('search_path', 'public'), ('DateStyle', 'SQL, DMY'), ('I
     ('timezone_abbreviations', 'India'), ('array_nulls', 'off'), ('xmloption', 'document'), ('lc_monetary', 'C.UTF-8'), ('lc_numeric', 'C.UTF-8'),
     ('lc_time', 'C.UTF-8'), ('default_text_search_config', 'pg_catalog.german'), ('bytea_output', 'escape'), ('xmlbinary', 'hex'),
     ('extra_float_digits', '-15'), ('standard_conforming_strings', 'off'), ('backslash_quote', 'on'), ('transform_null_equals', 'on'),
-    ('quote_all_identifiers', 'on'), ('plpgsql.check_asserts', 'off'), ('plpgsql.extra_errors', 'all'), ('plpgsql.print_strict_params', 'on'), ('row_security', 'off'),
+    ('quote_all_identifiers', 'on'), ('plpgsql.check_asserts', 'off'), ('plpgsql.extra_errors', 'all'), ('plpgsql.print_strict_params', 'on'), ('plpgsql.extra_warnings', 'all'),
+    ('trace_sort', 'on'), ('plan_cache_mode', 'force_custom_plan'), ('row_security', 'off'),
     ('gin_fuzzy_search_limit', '5'), ('exit_on_error', 'on'), ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
 SELECT count(set_config(name, setting, false)) FROM odd WHERE name <> 'exit_on_error';
 -- With it, any error ends the session: also one that makes a reject, whose text has the value.
@@ -43,8 +44,16 @@ TRUNCATE fixed;
 INSERT INTO plain_inbox (body) VALUES ('{"v": "1"}');
 RESET ALL;
 SELECT f.name, f.setting FROM odd o JOIN fixed f USING (name) ORDER BY name COLLATE "C";
+-- Postgres's own messages for debugging, whose context quotes the queries of triggers, do not reach the client.
+TRUNCATE fixed;
+DO $$
+BEGIN
+    SET LOCAL client_min_messages = debug1;
+    INSERT INTO plain_inbox (body) VALUES ('{"v": "1"}');
+END $$;
+SELECT setting FROM fixed WHERE name = 'client_min_messages';
 SELECT s.name AS undecided FROM pg_settings s LEFT JOIN odd USING (name)
-WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|vacuum_|cpu_|tcp_|max_parallel_|min_parallel_|parallel_|debug_|log_|trace_|pg_stat_statements|pg_mask|plpgsql.(variable|extra_warn)|idle_|default_transaction_|transaction_(isolation|read_only|deferrable)$)'
+WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|vacuum_|cpu_|tcp_|max_parallel_|min_parallel_|parallel_|debug_|log_|trace_|pg_stat_statements|pg_mask|plpgsql.variable|idle_|default_transaction_|transaction_(isolation|read_only|deferrable)$)'
   -- What a session may see, wait for, use or send.
   AND s.name NOT IN ('application_name', 'client_min_messages', 'client_encoding', 'client_connection_check_interval', 'statement_timeout',
     'transaction_timeout', 'lock_timeout', 'check_function_bodies', 'createrole_self_grant', 'escape_string_warning',
@@ -54,7 +63,7 @@ WHERE context = 'user' AND odd.name IS NULL AND s.name !~ '^(enable_|geqo|jit|va
   AND s.name NOT IN ('backend_flush_after', 'commit_siblings', 'constraint_exclusion', 'cursor_tuple_fraction', 'default_statistics_target',
     'default_table_access_method', 'default_tablespace', 'default_toast_compression', 'effective_cache_size', 'effective_io_concurrency',
     'force_parallel_mode', 'from_collapse_limit', 'gin_pending_list_limit', 'hash_mem_multiplier',
-    'join_collapse_limit', 'logical_decoding_work_mem', 'maintenance_io_concurrency', 'maintenance_work_mem', 'plan_cache_mode',
+    'join_collapse_limit', 'logical_decoding_work_mem', 'maintenance_io_concurrency', 'maintenance_work_mem',
     'random_page_cost', 'recursive_worktable_factor', 'seq_page_cost', 'stats_fetch_consistency', 'synchronize_seqscans', 'temp_buffers',
     'temp_tablespaces', 'wal_skip_threshold', 'work_mem', 'allow_alter_system', 'io_combine_limit', 'file_copy_method',
     'icu_validation_level', 'scram_iterations', 'md5_password_warnings')
