@@ -76,6 +76,10 @@ pub(crate) async fn run(config: &Config, bar: &ProgressBar, log: &Log) -> Result
         result = pipeline::run(config, queues, database, inbox, Arc::clone(&stats), shutdown.clone(), intake) => result,
         never = systemd.watch(&stats, &shutdown, config.grace()) => match never {},
     };
+    if shutdown.is_stopping() {
+        // A run with nothing in flight can end before the watch has told of the stop.
+        systemd.stopping(config.grace());
+    }
     traces.finish().await;
     progress.abort();
     progress::log_all(&stats);

@@ -10,6 +10,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -32,6 +33,7 @@ pub(crate) struct Systemd {
     socket: Option<UnixDatagram>,
     /// Maximum time without a message. After that, the service manager counts the loader as dead and kills it.
     watchdog: Option<Duration>,
+    told_stopping: AtomicBool,
 }
 
 impl Systemd {
@@ -53,7 +55,8 @@ impl Systemd {
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&socket_address(address)?)?;
         socket.set_write_timeout(Some(SEND_TIME))?;
-        Ok(Self { socket: Some(socket), watchdog: watchdog.filter(|limit| !limit.is_zero()) })
+        let watchdog = watchdog.filter(|limit| !limit.is_zero());
+        Ok(Self { socket: Some(socket), watchdog, told_stopping: AtomicBool::default() })
     }
 
     /// Allows the start to take as long as `wait`, even beyond the service manager's own limit.
@@ -83,21 +86,24 @@ impl Systemd {
         let mut pings = interval(self.watchdog.unwrap_or(STATUS_EVERY) / 2);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut statuses = interval_at(Instant::now() + STATUS_EVERY, STATUS_EVERY);
-        let mut told_stopping = false;
         loop {
             tokio::select! {
                 _ = pings.tick(), if self.watchdog.is_some() => self.notify(&[NotifyState::Watchdog]),
                 _ = statuses.tick() => self.notify(&[NotifyState::Status(&stats.summary().to_string())]),
-                () = shutdown.stopping(), if !told_stopping => {
-                    told_stopping = true;
-                    self.notify(&[
-                        NotifyState::Stopping,
-                        NotifyState::Status("receiving no more; finishing what is in flight"),
-                        // A grace period longer than the service manager's own limit is intended.
-                        NotifyState::ExtendTimeoutUsec(microseconds(grace + END_TIME)),
-                    ]);
-                }
+                () = shutdown.stopping(), if !self.told_stopping.load(Relaxed) => self.stopping(grace),
             }
+        }
+    }
+
+    /// Reports, once, that the stop has begun, which can take `grace`.
+    pub(crate) fn stopping(&self, grace: Duration) {
+        if !self.told_stopping.swap(true, Relaxed) {
+            self.notify(&[
+                NotifyState::Stopping,
+                NotifyState::Status("receiving no more; finishing what is in flight"),
+                // A grace period longer than the service manager's own limit is intended.
+                NotifyState::ExtendTimeoutUsec(microseconds(grace + END_TIME)),
+            ]);
         }
     }
 
@@ -159,6 +165,8 @@ mod tests {
         let done = "STATUS=received 7, stored 0, duplicate 0, rejected 0, deleted 0";
         let stopping =
             "STOPPING=1\nSTATUS=receiving no more; finishing what is in flight\nEXTEND_TIMEOUT_USEC=37000000";
+        // A run can end before `watch` sees the stop, so the run tells of it as well.
+        systemd.stopping(Duration::from_secs(25));
         assert_eq!(heard(&socket), ["READY=1\nSTATUS=ready", stopping, done, done]);
     }
 
