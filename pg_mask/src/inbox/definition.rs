@@ -92,13 +92,11 @@ struct Ready {
     /// Watches the view and all relations that rows and rejects go into. A view that is attached again has another
     /// definition, although its triggers keep their OIDs.
     watch: Rc<Watch>,
-    /// Value of `watch.changes()` when this was created.
-    made_at: u64,
 }
 
 impl Ready {
     fn is_current(&self) -> bool {
-        self.watch.changes() == self.made_at
+        self.watch.changes() == 0
     }
 }
 
@@ -152,9 +150,7 @@ impl Inbox {
         let definition = Definition::parse(argument)?;
         let not_bound = || Error::NotBound { inbox: name_of(view) };
         let relations = definition.relations(view)?.ok_or_else(not_bound)?;
-        // Changes count from here. Whatever is read from now on is as new as they are.
         let (watch, target, rejects) = watched(view, relations)?;
-        let made_at = watch.changes();
         if !is_bound(view, argument, relations)? {
             return Err(not_bound());
         }
@@ -163,7 +159,7 @@ impl Inbox {
             watch.outdate();
         }
         let inbox = Rc::new(Self::compile(&definition, &target, &rejects, &watch)?);
-        Ok(Ready { inbox, watch, made_at })
+        Ok(Ready { inbox, watch })
     }
 
     /// Checks a definition against the catalogs and prepares its statements.
@@ -176,7 +172,6 @@ impl Inbox {
         if definition.rules.is_empty() {
             return Err(Error::NoRules);
         }
-        let checked = watch.changes();
         if !["r", "p", "f", "v"].contains(&target.kind.as_str()) || target.instead_trigger {
             return Err(Error::TargetKind { target: target.name.clone() });
         }
@@ -207,8 +202,7 @@ impl Inbox {
             return Err(Error::ColumnWithoutRule { column: missed.name.clone() });
         }
         let conflict = target.conflict(&columns)?;
-        let copy_in =
-            definition.flush.copy_in(target, &attributes, &columns, conflict.key(), watch, checked)?;
+        let copy_in = definition.flush.copy_in(target, &attributes, &columns, conflict.key(), watch)?;
         let kinds = columns.iter().map(|column: &Column| column.rule.kind()).collect();
         let reads_type = |(column, attribute): (&Column, &Attribute)| {
             matches!(column.rule, Rule::Copy(_)) && !attribute.is_text()
@@ -246,7 +240,8 @@ impl Inbox {
     }
 }
 
-/// Opens target and rejects table, and watches them with the view and everything that their rows may go into.
+/// Watches target, rejects table, the view and everything that their rows may go into, and then opens the two. Changes count
+/// from there: whatever is read from then on is as new as they are.
 fn watched(
     view: pg_sys::Oid,
     [target, rejects]: [pg_sys::Oid; 2],
@@ -256,6 +251,7 @@ fn watched(
         let mut all = vec![view];
         all.extend(target.tree()?);
         all.extend(rejects.tree()?);
+        all.sort_unstable_by_key(|relation| relation.to_u32());
         Ok::<_, Error>((all, target, rejects))
     };
     let (mut relations, ..) = open()?;
@@ -338,7 +334,6 @@ impl Flush {
         columns: &[Column],
         key: &[usize],
         watch: &Rc<Watch>,
-        checked: u64,
     ) -> Result<Result<CopyIn, NotByCopy>, Error> {
         if self == Self::Insert {
             return Ok(Err(NotByCopy::Defined));
@@ -348,7 +343,7 @@ impl Flush {
         let obstacle = target.copy_obstacle(&target.tree()?, &filled, &[])?;
         let obstacle = obstacle.or_else(|| no_binary_form(attributes, &kinds));
         let Some(obstacle) = obstacle else {
-            return Ok(Ok(CopyIn::new(target, attributes, &kinds, key, Rc::clone(watch), checked)?));
+            return Ok(Ok(CopyIn::new(target, attributes, &kinds, key, Rc::clone(watch))?));
         };
         if self == Self::Copy {
             return Err(Error::NoCopy { target: target.name.clone(), obstacle });

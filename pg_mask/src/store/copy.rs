@@ -84,14 +84,13 @@ pub(crate) fn no_binary_form(attributes: &[Attribute], kinds: &[Kind]) -> Option
 
 impl CopyIn {
     /// Returns a writer for the columns `attributes` of `target`, whose types have binary forms; `key` are the positions of
-    /// those that identify a row. `checked` is the watch's number of changes when COPY was found possible.
+    /// those that identify a row.
     pub(crate) fn new(
         target: &Relation,
         attributes: &[Attribute],
         kinds: &[Kind],
         key: &[usize],
         watch: Rc<Watch>,
-        checked: u64,
     ) -> Result<Self, Error> {
         let mut columns = Vec::new();
         for (attribute, &kind) in attributes.iter().zip(kinds) {
@@ -120,7 +119,8 @@ impl CopyIn {
             inserted,
             seen: Cell::new(false),
             looks: Cell::new(0),
-            checked: Cell::new(checked),
+            // The watch has begun before COPY was found possible.
+            checked: Cell::new(0),
         })
     }
 
