@@ -13,6 +13,10 @@ use pgrx::prelude::*;
 
 use no_ring::NoRing;
 
+/// Remedy for a view whose columns are not those of an inbox.
+pub(crate) const COLUMNS_HINT: &str = "An inbox has message_id uuid, sent_at timestamptz and body text, without defaults. Drop \
+    its defaults, or make it again with attach_inbox().";
+
 /// Remedy for an inbox that is not as its owner attached it. Attaching it again tries a row, which runs code of the tables.
 pub(crate) const NOT_BOUND_HINT: &str = "Its target or rejects table was renamed or replaced, or its trigger was changed. \
     Check first who owns the tables of these names, since attach_inbox() runs their code. Then have the inbox's owner call \

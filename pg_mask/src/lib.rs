@@ -15,6 +15,9 @@
 //! | `error` | every error of the extension with its SQLSTATE |
 //! | `sql` | SQL that isn't a Rust function: procedures, views, grants |
 
+// Slicing within a character panics with words that quote the text.
+#![warn(clippy::string_slice)]
+
 mod audit;
 mod counts;
 mod error;

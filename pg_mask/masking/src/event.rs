@@ -78,7 +78,8 @@ pub(crate) fn unquoted(raw: &str) -> Result<Cow<'_, str>, PushError> {
 }
 
 fn within_quotes(raw: &str) -> &str {
-    &raw[1..raw.len() - 1]
+    let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+    inner.unwrap_or_default()
 }
 
 /// Unescapes a string. The pass over the whole body finds all faults but one: half a surrogate pair, which is found here.

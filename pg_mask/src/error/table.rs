@@ -7,7 +7,7 @@ use pgrx::PgSqlErrorCode as Code;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use super::no_ring::may_see_settings;
-use super::{Error, NOT_BOUND_HINT, condition};
+use super::{COLUMNS_HINT, Error, NOT_BOUND_HINT, condition};
 
 impl From<Error> for ErrorReport {
     #[expect(clippy::too_many_lines, reason = "an arm for each error, and nothing else")]
@@ -111,7 +111,7 @@ impl From<Error> for ErrorReport {
             Error::InboxColumns { inbox } => hinted(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("view \"{inbox}\" does not have the columns of an inbox"),
-                "An inbox has message_id uuid, sent_at timestamptz and body text, without defaults: make it with attach_inbox().",
+                COLUMNS_HINT,
             ),
             Error::NotAnInbox { inbox } => hinted(
                 Code::ERRCODE_DUPLICATE_TABLE,

@@ -16,7 +16,6 @@ use crate::pg::catalog::{Attribute, Conflict, Relation, select};
 use crate::pg::names::{name_of, quoted};
 use crate::pg::relcache::Watch;
 use crate::pg::security::as_owner;
-use crate::pg::transaction::reads_old_catalogs;
 use crate::store::copy::{CopyIn, no_binary_form};
 use crate::store::insert::Writer;
 
@@ -153,10 +152,6 @@ impl Inbox {
         let (watch, target, rejects) = watched(view, relations)?;
         if !is_bound(view, argument, relations)? {
             return Err(not_bound());
-        }
-        if reads_old_catalogs() {
-            // Valid for this statement, but not for one that sees newer catalogs.
-            watch.outdate();
         }
         let inbox = Rc::new(Self::compile(&definition, &target, &rejects, &watch)?);
         Ok(Ready { inbox, watch })

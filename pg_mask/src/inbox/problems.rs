@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use crate::error::{Error, NOT_BOUND_HINT};
+use crate::error::{COLUMNS_HINT, Error, NOT_BOUND_HINT};
 use crate::inbox::list::{Attached, InboxRecord, inboxes};
 use crate::pg::catalog::{in_one_snapshot, select};
 use crate::pg::names::name_of;
@@ -91,10 +91,13 @@ impl InboxRecord {
         Ok(problems)
     }
 
-    /// Checks that the view has the columns of an inbox.
+    /// Checks that the view has the columns of an inbox, without defaults, which would run with the rights of the role that
+    /// inserts.
     fn columns(&self) -> Result<Option<Problem>, Error> {
         let columns = select(
-            "SELECT pg_catalog.string_agg(pg_catalog.format('%s %s', a.attname, t.typname), ', ' ORDER BY a.attnum)
+            "SELECT pg_catalog.string_agg(
+                 pg_catalog.format('%s %s', a.attname, t.typname) || CASE WHEN a.atthasdef THEN ' DEFAULT' ELSE '' END,
+                 ', ' ORDER BY a.attnum)
              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
             &[self.view.into()],
@@ -106,12 +109,12 @@ impl InboxRecord {
                 "columns",
                 Level::Error,
                 format!("view {} does not have the columns of an inbox", self.name),
-                "An inbox has message_id uuid, sent_at timestamptz and body text: make it with attach_inbox().",
+                COLUMNS_HINT,
             )
         }))
     }
 
-    /// Finds triggers, rules and defaults that somebody added to the view. They see raw events, or take them.
+    /// Finds triggers and rules that somebody added to the view. They see raw events, or take them.
     fn additions(&self, trigger: pg_sys::Oid) -> Result<Option<Problem>, Error> {
         let names = select(
             "SELECT pg_catalog.format('trigger %I', t.tgname) FROM pg_catalog.pg_trigger t
@@ -119,10 +122,6 @@ impl InboxRecord {
              UNION ALL
              SELECT pg_catalog.format('rule %I', r.rulename) FROM pg_catalog.pg_rewrite r
              WHERE r.ev_class = $1 AND r.rulename <> '_RETURN'
-             UNION ALL
-             SELECT pg_catalog.format('default of %I', a.attname)
-             FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-             WHERE d.adrelid = $1
              ORDER BY 1",
             &[self.view.into(), trigger.into()],
             |row| row.text(1),
@@ -133,8 +132,7 @@ impl InboxRecord {
                 "additions",
                 Level::Warning,
                 format!("inbox {} has more than its own triggers: {}", self.name, names.join(", ")),
-                "They see raw events, with the rights of the role that inserts. Drop them, unless they are meant. With a default \
-                 of a column the inbox takes no events.",
+                "They see raw events, with the rights of the role that inserts. Drop them, unless they are meant.",
             )
         }))
     }

@@ -21,12 +21,12 @@ use crate::inbox::messages::InboxRow;
 use crate::masks::unmask;
 use crate::pg::catalog::select;
 use crate::pg::cursors::Shut;
+use crate::pg::log::unheard;
 use crate::pg::names::name_of;
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::security::{
     as_owner, is_restricted_operation, make_constraints_immediate, may_call, may_insert,
 };
-use crate::pg::settings::{NO_MESSAGES, with_settings};
 use crate::pg::subtransaction::stripped;
 use crate::pg::text::Text;
 use crate::pg::transaction::must_be_writable;
@@ -67,12 +67,11 @@ pub(crate) fn redrive(
     make_constraints_immediate();
     batch::open(view);
     // The caller has no right to the values, and triggers of the target can print one.
-    let taken = with_settings(&[NO_MESSAGES], || {
+    let taken = unheard(|| {
         let taken = as_owner(attached.owner, || put_back(view, &attached, &inbox, wanted))?;
         batch::flush(view, attached.owner)?;
         Ok::<_, Error>(taken)
     })?;
-    // Not under these settings: what it sets must stay.
     Ok((taken, batch::close(view, attached.owner)?))
 }
 

@@ -15,11 +15,11 @@ use crate::inbox::batch::BatchContext;
 use crate::inbox::definition::Inbox;
 use crate::inbox::rejects::Rejects;
 use crate::pg::catalog::{Attribute, select};
+use crate::pg::log::unheard;
 use crate::pg::names::quoted;
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::random::random_id;
 use crate::pg::security::{as_owner, make_constraints_immediate, may_insert};
-use crate::pg::settings::{NO_MESSAGES, with_settings};
 use crate::pg::subtransaction::{SubtransactionError, rolled_back};
 use crate::pg::transaction::now;
 use crate::store::insert::OuterColumn;
@@ -58,9 +58,9 @@ pub(crate) fn run(inbox: &Inbox, masks: &MaskContext<'_>) -> Result<Trial, Subtr
         Err(failure) if failure.owner() == ErrorOwner::Statement => return Err(failure),
         Err(failure) => failure,
     };
-    // The caller must not see the copied values, in an error or a notice.
+    // The caller must not see the copied values, in an error or another message.
     let copied = rolled_back(&mut memory, || {
-        with_settings(&[NO_MESSAGES], || match copied_row(inbox)? {
+        unheard(|| match copied_row(inbox)? {
             Some(row) => write(inbox, &row).map(|()| true),
             None => Ok(false),
         })
@@ -68,7 +68,7 @@ pub(crate) fn run(inbox: &Inbox, masks: &MaskContext<'_>) -> Result<Trial, Subtr
     match copied {
         Ok(true) => Ok(Trial::Stored),
         // A timeout, a cancellation or a lack of memory says nothing about the row. A trigger's words can quote it.
-        Err(failure) if ["53", "57"].contains(&&failure.state()[..2]) => failure.raise(),
+        Err(failure) if ["53", "57"].iter().any(|class| failure.state().starts_with(class)) => failure.raise(),
         _ if made.owner() == ErrorOwner::Row => Ok(Trial::Refused),
         _ => Err(made),
     }

@@ -6,6 +6,33 @@ use pgrx::prelude::*;
 
 use crate::pg::settings::with_settings;
 
+/// Runs `act` with no message sent to the client, which has no right to the values that one can quote. The error that leaves
+/// `act` reaches the client, because it is raised once more on its way. Of a session that is terminated meanwhile, the client
+/// sees only the end.
+///
+/// `client_min_messages` can't do that: Postgres sends INFO whatever it says (`should_output_to_client` in elog.c).
+pub(crate) fn unheard<R>(act: impl FnOnce() -> R) -> R {
+    /// Also when an error unwinds.
+    struct Reset(pg_sys::CommandDest::Type);
+    #[expect(unsafe_code, reason = "sets a variable of the backend")]
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            // SAFETY: it is the backend's own.
+            unsafe {
+                pg_sys::whereToSendOutput = self.0;
+            }
+        }
+    }
+    #[expect(unsafe_code, reason = "sets a variable of the backend")]
+    // SAFETY: it is the backend's own.
+    let _reset = unsafe {
+        let reset = Reset(pg_sys::whereToSendOutput);
+        pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone;
+        reset
+    };
+    act()
+}
+
 /// Runs `act` without its warnings and notices, neither for the client nor for the log. A type's input function can quote
 /// its text in one: libxml does for `xml`, Postgres for `tsquery`.
 pub(crate) fn quietly<R>(act: impl FnOnce() -> R) -> R {

@@ -33,11 +33,6 @@ impl Watch {
         self.changes.get()
     }
 
-    /// Counts a change that Postgres does not report.
-    pub(crate) fn outdate(&self) {
-        self.changes.set(self.changes.get() + 1);
-    }
-
     pub(crate) fn relations(&self) -> &[pg_sys::Oid] {
         &self.relations
     }

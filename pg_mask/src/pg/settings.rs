@@ -14,9 +14,6 @@ const PLAIN_NAMES: (&CStr, &CStr) = (c"quote_all_identifiers", c"off");
 /// Makes a backslash in a literal of this library's queries what it looks like.
 const PLAIN_BACKSLASHES: (&CStr, &CStr) = (c"standard_conforming_strings", c"on");
 
-/// Keeps messages of the target's own code from a client that has no right to the values.
-pub(crate) const NO_MESSAGES: (&CStr, &CStr) = (c"client_min_messages", c"error");
-
 /// Settings that the inserting session must not decide. They change what is stored, what a text means, or what the client
 /// and the server's log see. The test `session.sql` has a decision for each setting in `pg_settings`.
 ///

@@ -106,15 +106,6 @@ pub(crate) fn clock() -> i64 {
     }
 }
 
-/// Whether the transaction sees the catalogs as of its beginning.
-pub(crate) fn reads_old_catalogs() -> bool {
-    #[expect(unsafe_code, reason = "reads a variable")]
-    // SAFETY: it is the backend's own.
-    unsafe {
-        pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ.cast_signed()
-    }
-}
-
 /// Raises Postgres's own error for this command on a standby and in a read-only transaction.
 pub(crate) fn must_be_writable(command: &CStr) {
     #[expect(unsafe_code, reason = "calls Postgres")]

@@ -233,7 +233,7 @@ fn is_of_a_row(error: &CaughtError) -> bool {
     match error {
         CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
             let state = sqlstate(report.sql_error_code() as i32);
-            ["22", "23", "39"].contains(&&state[..2]) || state == "42704"
+            ["22", "23", "39"].iter().any(|class| state.starts_with(class)) || state == "42704"
         }
         CaughtError::RustPanic { .. } => false,
     }

@@ -253,6 +253,13 @@ own AS (
     SELECT oid, 'unmask', 'CREATEROLE', NULL, NULL FROM pg_roles
     WHERE rolcreaterole AND current_setting('server_version_num')::integer < 160000
     UNION ALL
+    -- A faulty program in PL/Perl reads any memory of its backend, and so the key ring.
+    SELECT u.role, 'unmask', 'language', 'pg_language'::regclass, l.oid
+    FROM pg_language l CROSS JOIN LATERAL (
+        SELECT l.lanowner UNION SELECT a.grantee FROM aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) a
+    ) AS u (role)
+    WHERE l.lanname = 'plperl'
+    UNION ALL
     -- The key ring is a file of the server.
     SELECT oid, 'unmask', 'server files', NULL, NULL FROM pg_roles
     WHERE rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')

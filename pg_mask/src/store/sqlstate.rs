@@ -21,7 +21,7 @@ impl SubtransactionError {
     /// Returns the party that the error belongs to.
     pub(crate) fn owner(&self) -> ErrorOwner {
         let Some(state) = self.known_state() else { return ErrorOwner::Statement };
-        match &state[..2] {
+        match state.get(..2).unwrap_or_default() {
             // The stack is too deep, either because of a deeply nested value or because of triggers that insert into their
             // own inbox.
             _ if state == "54001" && Nesting::had_inner() => ErrorOwner::Statement,

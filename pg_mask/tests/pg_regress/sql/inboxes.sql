@@ -183,7 +183,7 @@ DROP TABLE a;
 -- A default of a column would run with the rights of the role that inserts, also of a superuser.
 CREATE FUNCTION forge.whose() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'as %', current_user; RETURN NULL; END $$;
 ALTER VIEW forge.inbox ALTER sent_at SET DEFAULT forge.whose();
-SELECT item, level, problem FROM inbox_problems('forge.inbox') WHERE item = 'additions';
+SELECT item, level, problem, hint FROM inbox_problems('forge.inbox') WHERE item = 'columns';
 SELECT error_of('INSERT INTO forge.inbox (message_id, body) VALUES (id(1), ''{}'')');
 SET ROLE smith;
 SELECT error_of($$SELECT attach_inbox('forge.inbox', 'forge.tools', 'forge.rejects', '{"name": {"mask": "name"}, "id": "message_id"}')$$);

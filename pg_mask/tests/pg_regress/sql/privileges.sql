@@ -557,6 +557,15 @@ CREATE ROLE pp_member IN ROLE pp_reads;
 TABLE here;
 SELECT count(*) FROM pii_privileges WHERE role::text LIKE 'pg\_%';
 ROLLBACK;
+-- By a language that reads the server's memory. Any handler serves to show that.
+BEGIN;
+CREATE TRUSTED LANGUAGE plperl HANDLER plpgsql_call_handler;
+SELECT role, privilege, way, object FROM pii_privileges WHERE way = 'language';
+REVOKE USAGE ON LANGUAGE plperl FROM PUBLIC;
+CREATE ROLE pp_perl;
+GRANT USAGE ON LANGUAGE plperl TO pp_perl;
+TABLE here;
+ROLLBACK;
 -- A further trigger on an inbox sees raw events. So does the owner of one that was prepared: who takes it over is warned.
 BEGIN;
 CREATE ROLE pp_watcher;

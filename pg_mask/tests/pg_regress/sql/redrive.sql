@@ -360,9 +360,11 @@ CREATE FUNCTION found(u text) RETURNS int LANGUAGE plpgsql AS $$ DECLARE found i
 SET plpgsql.print_strict_params = on;
 SET plpgsql.extra_warnings = 'too_many_rows';
 SELECT public.found('seen');
-CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING '%', NEW.v; PERFORM public.found(NEW.v); RETURN NULL; END $$;
+CREATE OR REPLACE FUNCTION quote() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING '%', NEW.v; RAISE INFO '%', NEW.v; PERFORM public.found(NEW.v); RETURN NULL; END $$;
 BEGIN;
 SELECT * FROM redrive_rejects('few_inbox');
+-- Messages reach the client again after it.
+DO $$ BEGIN RAISE INFO 'heard'; END $$;
 ROLLBACK;
 RESET plpgsql.print_strict_params;
 RESET plpgsql.extra_warnings;

@@ -279,6 +279,10 @@ RESET statement_timeout;
 -- A trigger that raises such an error itself shows nothing of the copied row.
 CREATE OR REPLACE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RAISE EXCEPTION 'copied: %', NEW.v USING ERRCODE = '57014'; END $$;
 SELECT try_inbox('slow_inbox');
+-- Nor does a message, of whatever level. Messages reach the client again after the trial.
+CREATE OR REPLACE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN RAISE INFO 'copied: %', NEW.v; RAISE WARNING 'copied: %', NEW.v; RETURN NULL; END $$;
+SELECT try_inbox('slow_inbox');
+DO $$ BEGIN RAISE INFO 'heard'; END $$;
 SET client_min_messages = error;
 DROP TABLE slow_checked, slow_rejects CASCADE;
 RESET client_min_messages;
