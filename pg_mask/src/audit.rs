@@ -201,7 +201,6 @@ fn is_blank(purpose: &CStr) -> bool {
 fn statement_ends() {
     if let Some(statement) = STATEMENT.take() {
         roles::count(statement.session_role, statement.unmasked);
-        // The log line comes last: once it is written, a pending cancel or termination is raised.
         if let Some(line) = statement.line() {
             log_alone(&line);
         }

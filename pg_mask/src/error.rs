@@ -67,6 +67,8 @@ pub(crate) enum Error {
     NotATable { relation: String },
     /// Some rows of a table to re-mask are in foreign partitions, or tables that inherit from it.
     NotAllTables { relation: String },
+    /// Another server keeps some of the rejects to redrive.
+    ForeignRejects { relation: String },
     /// Row-level security hides rows of a table to re-mask.
     HiddenRows { relation: String },
     /// A column to re-mask isn't of a text type.

@@ -283,10 +283,11 @@ $do$;
 --       shared_preload_libraries = 'pg_partman_bgw'
 --       pg_partman_bgw.dbname = 'mydb'
 --       pg_partman_bgw.interval = 86400     # seconds
---       pg_partman_bgw.role = 'postgres'
--- * or cron (or pg_cron):  psql -d mydb -c 'CALL partman.run_maintenance_proc()'
+--       pg_partman_bgw.role = 'login_partitions'
+-- * or cron (or pg_cron):  psql -d mydb -U login_partitions -c 'CALL partman.run_maintenance_proc()'
 --
--- It is run by a superuser, here postgres. Any other role must be a member of login_owner, and so can do all that one can,
+-- Do not run it as a superuser: it calls functions in CHECKs and triggers of the table, so login_owner, and everyone whose
+-- trigger runs as that role, could become one. The role for it is a member of login_owner, and so can do all that one can,
 -- unmask too; and login_owner, as the owner of what is made, must be allowed to make tables. Create the role after
 -- 04_roles.sql, which refuses a login_owner with members. A role that can make tables can make functions too: have the
 -- extension in another schema, in which only superusers can.
@@ -307,7 +308,8 @@ $do$;
 -- THE DEFAULT PARTITION takes what no other takes: the logins of a month whose partition was not made in time, and
 -- dates that are wrong. It should be empty. Retention leaves it alone, and a partition for a month of which it has rows
 -- cannot be made: maintenance fails there, each time. Have an alarm on both. The second statement makes the missing
--- partitions and moves the rows there; delete rows with senseless dates first, or they get partitions of their own.
+-- partitions and moves the rows there; delete rows with senseless dates first, or they get partitions of their own. Both are
+-- for login_partitions, too.
 --     SELECT * FROM partman.check_default();
 --     CALL partman.partition_data_proc('public.user_logins');
 --

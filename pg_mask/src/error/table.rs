@@ -139,6 +139,11 @@ impl From<Error> for ErrorReport {
                 format!("inboxes \"{inbox}\" and \"{other}\" have the same rejects table"),
                 "Give each inbox its own rejects table: a reject does not name its inbox.",
             ),
+            Error::ForeignRejects { relation } => hinted(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("rejects in foreign table \"{relation}\" cannot be redriven"),
+                "Another server removes rejects before this one has stored their events. Move them into a table of this server.",
+            ),
             Error::Unreadable { mask, why } => Self::from(*why).set_detail(format!("It is {mask}.")),
             Error::NullArgument(name) => {
                 plain(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("argument \"{name}\" must not be NULL"))

@@ -41,6 +41,9 @@ pub(crate) struct Definition {
     pub(crate) event: Pointer,
 }
 
+/// Maximum number of columns of a table (`MaxHeapAttributeNumber`).
+const MOST_COLUMNS: usize = 1600;
+
 /// Maximum memory in bytes that parsed JSON takes for each byte of its text, even while an array in it grows.
 pub(crate) const JSON_BYTES: usize = 64;
 
@@ -351,7 +354,12 @@ impl Definition {
     pub(crate) fn parse(argument: &str) -> Result<Self, Error> {
         // Anyone can create a trigger with an argument of any size.
         memory::ensure(argument.len().saturating_mul(JSON_BYTES))?;
-        serde_json::from_str(argument).map_err(Error::Definition)
+        let definition: Self = serde_json::from_str(argument).map_err(Error::Definition)?;
+        // attach_inbox() makes no such definition, but anyone can create the trigger.
+        if definition.rules.len() > MOST_COLUMNS || has_nul(argument) {
+            return Err(Error::Definition(serde::de::Error::custom("not a definition of attach_inbox()")));
+        }
+        Ok(definition)
     }
 
     /// Returns the relations of these names among those that the view reads, or none if one is missing, as after a renaming.
@@ -371,6 +379,15 @@ impl Definition {
         };
         Ok(find(&self.target)?.zip(find(&self.rejects)?).map(|(target, rejects)| [target, rejects]))
     }
+}
+
+/// Whether a text in JSON has U+0000, which Postgres's texts cannot have.
+fn has_nul(json: &str) -> bool {
+    let is_escape = |(at, _): (usize, &str)| {
+        let before = json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count();
+        before % 2 == 0
+    };
+    json.match_indices("\\u0000").any(is_escape)
 }
 
 /// Returns the hash of a definition, which is in the view.

@@ -133,7 +133,11 @@ fn argument(trigger: pg_sys::Oid) -> Result<String, Error> {
 }
 
 fn attached(view: pg_sys::Oid, argument: &str) -> Result<Option<Attached>, Error> {
-    let Ok(definition) = Definition::parse(argument) else { return Ok(None) };
+    let definition = match Definition::parse(argument) {
+        Ok(definition) => definition,
+        Err(Error::OutOfMemory) => return Err(Error::OutOfMemory),
+        Err(_) => return Ok(None),
+    };
     let Some([target, rejects]) = definition.relations(view)? else { return Ok(None) };
     let bound = is_bound(view, argument, [target, rejects])?;
     Ok(bound.then_some(Attached { definition, target, rejects }))

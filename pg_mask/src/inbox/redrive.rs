@@ -19,7 +19,7 @@ use crate::inbox::batch::{self, BatchContext};
 use crate::inbox::definition::Inbox;
 use crate::inbox::messages::InboxRow;
 use crate::masks::unmask;
-use crate::pg::catalog::select;
+use crate::pg::catalog::{Relation, foreign, select};
 use crate::pg::cursors::Shut;
 use crate::pg::log::unheard;
 use crate::pg::names::name_of;
@@ -64,6 +64,10 @@ pub(crate) fn redrive(
     }
     let inbox = Inbox::ready(view, attached.owner, attached.trigger, &attached.argument)?;
     alone_with_its_rejects(view, attached.function, &inbox)?;
+    // Another server commits its part first. If this one then fails, the rejects are gone and nothing is stored.
+    if let Some(relation) = foreign(&Relation::open(inbox.rejects_oid)?.tree()?)? {
+        return Err(Error::ForeignRejects { relation: name_of(relation) });
+    }
     make_constraints_immediate();
     batch::open(view);
     // The caller has no right to the values, and triggers of the target can print one.

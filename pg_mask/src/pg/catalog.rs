@@ -39,6 +39,16 @@ pub(crate) fn unlogged(relations: &[pg_sys::Oid]) -> Result<Option<String>, Erro
     Ok(unlogged.into_iter().flatten().next())
 }
 
+/// Returns the first of these relations whose rows another server keeps.
+pub(crate) fn foreign(relations: &[pg_sys::Oid]) -> Result<Option<pg_sys::Oid>, Error> {
+    let foreign = select(
+        "SELECT oid FROM pg_catalog.pg_class WHERE oid = ANY ($1) AND relkind = 'f' ORDER BY oid LIMIT 1",
+        &[relations.to_vec().into()],
+        |row| row.get::<pg_sys::Oid>(1),
+    )?;
+    Ok(foreign.into_iter().flatten().next())
+}
+
 /// Returns the rows of a query on the catalogs, as they are now. Every catalog query of this library goes through here, so
 /// none can resolve a name in somebody's own schema. It is read-only: unlike pgrx's `Spi::get_one`, it assigns no
 /// transaction id.

@@ -57,12 +57,15 @@ pub(crate) fn log_alone(line: &str) {
         arg: std::ptr::null_mut(),
     };
     #[expect(unsafe_code, reason = "sets a variable of the backend")]
-    // SAFETY: the variable is restored. A report at this level returns.
+    // SAFETY: the variables are restored. A report at this level returns.
     unsafe {
         let context = pg_sys::error_context_stack;
         pg_sys::error_context_stack = &raw mut alone;
+        // Else a cancel would be raised after the report: as an error after COMMIT, if the line is a message's last act.
+        pg_sys::InterruptHoldoffCount += 1;
         ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line.to_owned(), "pg_mask")
             .report(PgLogLevel::LOG_SERVER_ONLY);
+        pg_sys::InterruptHoldoffCount -= 1;
         pg_sys::error_context_stack = context;
     }
 }

@@ -19,7 +19,7 @@ const PLAIN_BACKSLASHES: (&CStr, &CStr) = (c"standard_conforming_strings", c"on"
 ///
 /// The values are fixed instead of the server's defaults, because a value set for a role or connection looks like a default
 /// too.
-const SETTINGS: [(&CStr, &CStr); 30] = [
+const SETTINGS: [(&CStr, &CStr); 34] = [
     CATALOG_PATH,
     // The interpretation of an event's texts.
     (c"DateStyle", c"ISO, YMD"),
@@ -51,6 +51,11 @@ const SETTINGS: [(&CStr, &CStr); 30] = [
     (c"plan_cache_mode", c"auto"),
     // Whether the triggers' queries via a GIN index find all rows.
     (c"gin_fuzzy_search_limit", c"0"),
+    // What a CHECK or trigger that uses these extensions takes for similar, or for a valid number.
+    (c"pg_trgm.similarity_threshold", c"0.3"),
+    (c"pg_trgm.word_similarity_threshold", c"0.6"),
+    (c"pg_trgm.strict_word_similarity_threshold", c"0.5"),
+    (c"isn.weak", c"off"),
     // Whether policies apply or fail.
     (c"row_security", c"on"),
     // Whether an error that a flush catches ends the session instead, and shows its text, which can quote a value.

@@ -12,7 +12,7 @@ use crate::pg::catalog::{Attribute, Relation, with_unchanged};
 use crate::pg::names::{name_of_role, name_of_schema, quoted};
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::security::{
-    as_owner, function, has_policies, is_superuser, make_constraints_immediate, may_call,
+    as_owner, current_role, function, has_policies, is_superuser, make_constraints_immediate, may_call,
 };
 use crate::pg::settings::with_settings;
 use crate::pg::subtransaction::{SubtransactionError, in_subtransaction};
@@ -83,7 +83,8 @@ impl Column {
     /// Locks the table until the end of the transaction. Then runs `act`, which sees all of the table's rows.
     ///
     /// A superuser's call runs with the rights of the table's owner: else the table's triggers, and the functions in its
-    /// indexes and constraints, would run as a superuser.
+    /// indexes and constraints, would run as a superuser. Any other call keeps the caller's rights. But it is restricted too,
+    /// since a trigger could `RESET ROLE` to those of the role that logged in.
     fn locked<R>(&self, act: impl FnOnce(pg_sys::Relation) -> Result<R, Error>) -> Result<R, Error> {
         with_unchanged(self.table, std::slice::from_ref(&self.attribute), |relation| {
             // A deferred trigger would run at COMMIT, under the caller's search path.
@@ -95,7 +96,7 @@ impl Column {
                 act(relation)
             };
             if !is_superuser() {
-                return act();
+                return as_owner(current_role(), act);
             }
             #[expect(unsafe_code, reason = "reads Postgres's structs")]
             // SAFETY: an open relation has its row of pg_class.

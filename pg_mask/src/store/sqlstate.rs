@@ -22,9 +22,10 @@ impl SubtransactionError {
     pub(crate) fn owner(&self) -> ErrorOwner {
         let Some(state) = self.known_state() else { return ErrorOwner::Statement };
         match state.get(..2).unwrap_or_default() {
-            // The stack is too deep, either because of a deeply nested value or because of triggers that insert into their
-            // own inbox.
+            // The stack is too deep: because of triggers that insert into their own inbox, a deeply nested value, or what the
+            // caller had already taken of it.
             _ if state == "54001" && Nesting::had_inner() => ErrorOwner::Statement,
+            _ if state == "54001" => ErrorOwner::Unknown,
             // Binary data in a wrong form, which only COPY finds.
             _ if state == "22P03" || state == "22P04" => ErrorOwner::Unknown,
             // A sequence has reached its end.

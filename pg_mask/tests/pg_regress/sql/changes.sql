@@ -71,6 +71,22 @@ CREATE TEMP VIEW long AS SELECT NULL::uuid AS message_id, NULL::timestamptz AS s
 DO $$ BEGIN EXECUTE format('CREATE TRIGGER pg_mask_row INSTEAD OF INSERT ON long FOR EACH ROW EXECUTE FUNCTION inbox_trigger(%L)', repeat('x', 2000000)); END $$;
 SELECT target FROM inboxes WHERE inbox::text = 'long';
 DROP VIEW long;
+-- Nor is one with a text that Postgres cannot have, or with more columns than a table: attach_inbox makes none.
+CREATE TEMP TABLE kept (a text, id uuid UNIQUE);
+CREATE FUNCTION changes.forge(rules text) RETURNS TABLE (is_attached boolean, found jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+    definition text := format('{"target":"%s.kept","rejects":"changes.r","rules":%s,"flush":"auto"}', (SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()), rules);
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TEMP VIEW forged AS SELECT NULL::uuid AS message_id, NULL::timestamptz AS sent_at, NULL::text AS body
+                    FROM kept AS target, changes.r AS rejects WHERE false AND %L IS NULL', encode(sha256(convert_to(definition, 'UTF8')), 'hex'));
+    EXECUTE format('CREATE OR REPLACE TRIGGER pg_mask_row INSTEAD OF INSERT ON forged FOR EACH ROW EXECUTE FUNCTION inbox_trigger(%L)', definition);
+    RETURN QUERY SELECT i.target IS NOT NULL, i.rules FROM inboxes i WHERE inbox = 'forged'::regclass;
+END $$;
+SELECT * FROM changes.forge('{"a": {"mask": "a"}, "id": "message_id"}');
+SELECT * FROM changes.forge('{"a": {"mask": "\u0000"}, "id": "message_id"}');
+SELECT * FROM changes.forge('{"a": {"mask": "\\u0000"}, "id": "message_id"}');
+SELECT * FROM changes.forge((SELECT format('{%s}', string_agg(format('"%s": {"mask": "a"}', n), ', ')) FROM generate_series(1, 1601) n));
+DROP VIEW forged;
 SET client_min_messages = error;
 DROP SCHEMA changes CASCADE;
 DROP OWNED BY changes_owner;

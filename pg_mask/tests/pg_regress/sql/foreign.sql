@@ -31,6 +31,13 @@ SELECT * FROM bring('h', '10.0.0.9');
 SELECT * FROM bring('ij');
 SELECT reason, count(*) FROM visit_rejects GROUP BY 1 ORDER BY 1;
 SELECT user_id, unmask_pii(masked_ip) AS ip, id FROM remote_visits ORDER BY 1;
+-- Rejects that another server keeps: it would remove them, even if this server then failed.
+CREATE TABLE old_rejects (LIKE visit_rejects);
+CREATE FOREIGN TABLE archive () INHERITS (visit_rejects) SERVER here OPTIONS (table_name 'old_rejects');
+SELECT error_of($$SELECT * FROM redrive_rejects('visit_inbox')$$);
+DROP FOREIGN TABLE archive;
+DROP TABLE old_rejects;
+SELECT * FROM redrive_rejects('visit_inbox');
 SET client_min_messages = error;
 DROP EXTENSION postgres_fdw CASCADE;
 DROP TABLE remote_visits, visit_rejects CASCADE;

@@ -268,6 +268,22 @@ TRUNCATE many; INSERT INTO many VALUES (mask_pii('10.0.0.1')), ('10.0.0.2');
 CALL remask_column('many', 'v');
 UPDATE many SET v = '$siv$z$1bgC_jH84HMZ79l-lgwgHo4nPTKO-xNmqdWVBX7w6Q' WHERE v = '10.0.0.2';
 CALL remask_column('many', 'v');
+-- A trigger of the table does not get back to the rights of the role that logged in, which may be a superuser.
+CREATE TABLE guarded (v text);
+GRANT SELECT, UPDATE ON guarded TO login_remasker;
+INSERT INTO guarded VALUES (mask_pii('10.0.0.1'));
+CREATE FUNCTION climb() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RESET ROLE; RAISE NOTICE 'as %', current_user; RETURN NEW; END $$;
+CREATE TRIGGER climb BEFORE UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION climb();
+SET ROLE login_remasker;
+CALL remask_column('guarded', 'v');
+RESET ROLE;
+DROP TRIGGER climb ON guarded;
+SET ROLE login_remasker;
+CALL remask_column('guarded', 'v');
+RESET ROLE;
+SELECT mask_key(v) IS NOT NULL AS has_key FROM guarded;
+DROP TABLE guarded;
+DROP FUNCTION climb;
 -- Names of columns are names, whatever is in them.
 CREATE TABLE odd_names ("{table} {column} {other}" text);
 INSERT INTO odd_names VALUES (mask_pii('10.0.0.1'));

@@ -29,12 +29,13 @@ SET client_min_messages = error;
 SELECT attach_inbox('plain_inbox', 'plain', 'typed_rejects', '{"v": {"copy": "v"}, "id": "message_id"}');
 RESET client_min_messages;
 CREATE TABLE odd (name text, setting text);
+LOAD 'pg_trgm';
 INSERT INTO odd VALUES ('search_path', 'public'), ('DateStyle', 'SQL, DMY'), ('IntervalStyle', 'iso_8601'), ('TimeZone', 'Asia/Tokyo'),
     ('timezone_abbreviations', 'India'), ('array_nulls', 'off'), ('xmloption', 'document'), ('lc_monetary', 'C.UTF-8'), ('lc_numeric', 'C.UTF-8'),
     ('lc_time', 'C.UTF-8'), ('default_text_search_config', 'pg_catalog.german'), ('bytea_output', 'escape'), ('xmlbinary', 'hex'),
     ('extra_float_digits', '-15'), ('standard_conforming_strings', 'off'), ('backslash_quote', 'on'), ('transform_null_equals', 'on'),
     ('quote_all_identifiers', 'on'), ('plpgsql.check_asserts', 'off'), ('plpgsql.extra_errors', 'all'), ('plpgsql.print_strict_params', 'on'), ('plpgsql.extra_warnings', 'all'),
-    ('trace_sort', 'on'), ('plan_cache_mode', 'force_custom_plan'), ('row_security', 'off'),
+    ('trace_sort', 'on'), ('pg_trgm.similarity_threshold', '1'), ('pg_trgm.word_similarity_threshold', '1'), ('pg_trgm.strict_word_similarity_threshold', '1'), ('plan_cache_mode', 'force_custom_plan'), ('row_security', 'off'),
     ('gin_fuzzy_search_limit', '5'), ('exit_on_error', 'on'), ('debug_print_parse', 'on'), ('debug_print_rewritten', 'on'), ('debug_print_plan', 'on');
 SELECT count(set_config(name, setting, false)) FROM odd WHERE name <> 'exit_on_error';
 -- With it, any error ends the session: also one that makes a reject, whose text has the value.
