@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A private PostgreSQL cluster and SQS server, for the demo and the tests.
 
-    dev/servers.py start DIR [--database NAME] [--conf name=value]...
+    dev/servers.py start DIR [--database NAME] [--conf name=value]... [--extension FOLDER]
     dev/servers.py stop DIR
     dev/servers.py env DIR
     dev/servers.py run DIR NAME COMMAND...
@@ -56,16 +56,16 @@ class Failure(Exception):
     """Something that the user can read and act upon."""
 
 
-def start(state_dir, conf=(), database="postgres"):
+def start(state_dir, conf=(), database="postgres", extension=None):
     """Starts both servers, or finds them running, and returns the variables of DIR/env.
 
     `conf` holds further PostgreSQL settings as "name=value". `database` is the one the variables name; it is not
-    created.
+    created. `extension` is a folder in which dev/stage-extension laid out the extension, unless it is the usual one.
     """
     state_dir = Path(state_dir).resolve()
     settings = SETTINGS | dict(setting.split("=", 1) for setting in conf)
     # Before anything is started, so that it is found at once when one is missing.
-    extension = built_extension()
+    extension = Path(extension) if extension else built_extension()
     sqs_server = installed_sqs_server()
 
     env = read_env(state_dir)
@@ -246,7 +246,7 @@ def start_postgres(root, settings, password):
     for name in ("data", "log", "socket"):
         (root / name).mkdir(mode=0o700)
         if user:
-            shutil.chown(root / name, user, user)
+            os.chown(root / name, user.pw_uid, user.pw_gid)
 
     # An installation that brings its own libraries must not find the system's.
     libraries = root / Path(*pg_config("pkglibdir")).relative_to(prefix())
@@ -255,7 +255,7 @@ def start_postgres(root, settings, password):
 
     def run(*command):
         # The user's home and the clone may be out of the server user's reach, so neither is the working folder.
-        identity = {"user": user, "group": user, "extra_groups": []} if user else {}
+        identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         result = subprocess.run(
             command,
             env=environment,
@@ -273,7 +273,7 @@ def start_postgres(root, settings, password):
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     if user:
-        shutil.chown(password_file, user)
+        os.chown(password_file, user.pw_uid, user.pw_gid)
     run(
         bindir / "initdb",
         *("--pgdata", root / "data", "--username", "postgres", "--pwfile", password_file, "--auth", "scram-sha-256"),
@@ -304,13 +304,13 @@ def append_settings(file, settings):
 
 
 def server_user():
-    """The user to run PostgreSQL as, or None for ourselves: it refuses to be run by root."""
+    """The account to run PostgreSQL as, or None for ourselves: it refuses to be run by root."""
     if os.geteuid() != 0:
         return None
-    try:
-        return pwd.getpwnam("postgres").pw_name
-    except KeyError:
-        raise Failure("there is no user 'postgres' to run the server as, and root may not") from None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise Failure("there is no user 'postgres' or 'nobody' to run the server as, and root may not")
 
 
 # --- SQS ----------------------------------------------------------------------------------------------------------
@@ -468,6 +468,7 @@ def main():
         if command == "start":
             sub.add_argument("--database", default="postgres", help="the database that DIR/env names")
             sub.add_argument("--conf", action="append", default=[], metavar="NAME=VALUE", help="a PostgreSQL setting")
+            sub.add_argument("--extension", metavar="FOLDER", help="what dev/stage-extension made, for this PostgreSQL")
         if command in ("run", "end"):
             sub.add_argument("name", metavar="NAME")
         if command == "run":
@@ -479,7 +480,7 @@ def main():
         if options.command == "start":
             if bad := [setting for setting in options.conf if "=" not in setting]:
                 parser.error(f"--conf takes NAME=VALUE, not {bad[0]!r}")
-            start(options.dir, options.conf, options.database)
+            start(options.dir, options.conf, options.database, options.extension)
         elif options.command == "stop":
             stop(options.dir)
         elif options.command == "run":
