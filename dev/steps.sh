@@ -40,6 +40,16 @@ finish() {
     exit "$status"
 }
 
+# Options for libtest that leave out the tests whose programs are not installed.
+left_out=()
+# unless_installed PROGRAM TEST...
+unless_installed() {
+    if ! command -v "$1" >/dev/null; then
+        echo "left out, as $1 is not installed: ${*:2}"
+        left_out+=("${@:2}")
+    fi
+}
+
 all_passed() {
     took
     printf '\n%s: all passed, in %d min %d s\n' "$name" $((SECONDS / 60)) $((SECONDS % 60))

@@ -37,15 +37,15 @@ sudo() {
 pg_mask-loader() {
     case " $* " in
         *' --drain '* | *' --dry-run '* | ' check '* | ' redrive '* | ' man '* | ' completions '*)
-            target/release/loader "$@"
+            target/debug/loader "$@"
             return
             ;;
     esac
     # In the background: until the end of the page.
-    ((BASH_SUBSHELL == 0)) || exec target/release/loader "$@"
+    ((BASH_SUBSHELL == 0)) || exec target/debug/loader "$@"
     local log loader
     log=$(mktemp)
-    target/release/loader "$@" 2>"$log" &
+    target/debug/loader "$@" 2>"$log" &
     loader=$!
     while ! grep -qw ready "$log" && kill -0 "$loader" 2>/dev/null; do
         sleep 0.1
