@@ -68,7 +68,9 @@ pub(crate) fn run(inbox: &Inbox, masks: &MaskContext<'_>) -> Result<Trial, Subtr
     match copied {
         Ok(true) => Ok(Trial::Stored),
         // A timeout, a cancellation or a lack of memory says nothing about the row. A trigger's words can quote it.
-        Err(failure) if ["53", "57"].iter().any(|class| failure.state().starts_with(class)) => failure.raise(),
+        Err(failure) if ["53", "57"].iter().any(|class| failure.state().starts_with(class)) => {
+            failure.raise()
+        }
         _ if made.owner() == ErrorOwner::Row => Ok(Trial::Refused),
         _ => Err(made),
     }
