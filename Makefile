@@ -7,7 +7,7 @@ export PG_CONFIG
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: ## Show the whole job on servers of its own; the first time takes up to 20 minutes
+demo: ## Show the whole job on servers of its own; the first time takes 5 to 15 minutes
 	@dev/demo
 
 psql: ## Open psql on the servers of the demo: make -s psql ARGS='-qtA' < file.sql
@@ -25,11 +25,14 @@ test-majors: ## Test the extension in PostgreSQL 16, 17 and 18
 test-compose: ## Test docker-compose.yml for real: images, both forms of the loader, restarts, PostgreSQL 17
 	@dev/test-compose
 
-packages: ## Build .deb and .rpm for each major of PostgreSQL and of the loader, in target/packages (some 20 minutes)
+packages: ## Build .deb and .rpm for each major of PostgreSQL and of the loader, and source archives, in target/packages (some 25 minutes)
 	@dev/packages
 
 test-packages: ## Install, use and remove the packages in clean containers
 	@dev/test-packages
+
+test-fresh: ## Run demo and tests in a clean container, without root: the processor time that a newcomer needs
+	@dev/test-fresh
 
 chaos: ## Kill, cut off and fill up everything while 210,000 messages come in (some 10 minutes)
 	@dev/chaos long
@@ -42,6 +45,9 @@ bench: ## Measure: dev/bench/results.json, with a table and a plot made of it (s
 
 build: ## Build the extension and the loader in release
 	@dev/install && dev/build
+
+all: # What `pgxn install` calls before `make install`.
+	@dev/install extension && dev/build extension
 
 install: ## Install the extension into a PostgreSQL that is there: make install PG_CONFIG=/path/to/pg_config
 	@dev/install extension && dev/build extension && dev/install-extension
@@ -61,4 +67,4 @@ fmt: ## Format the Rust code
 clean: stop ## Remove all that was built
 	@cargo clean
 
-.PHONY: help demo psql stop test test-majors test-compose packages test-packages chaos soak bench build install install-loader lint docs fmt clean
+.PHONY: help all demo psql stop test test-majors test-compose packages test-packages test-fresh chaos soak bench build install install-loader lint docs fmt clean
