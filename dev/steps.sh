@@ -20,7 +20,7 @@ took() {
 
 # on_exit NAME FUNCTION: calls FUNCTION with the exit status at the end of the script, whatever ends it.
 on_exit() {
-    name=$1
+    script=$1
     clean_up_with=$2
     trap finish EXIT
     trap 'exit 129' HUP
@@ -32,9 +32,9 @@ finish() {
     # A second Ctrl-C would leave servers behind.
     trap '' INT TERM HUP
     if ((status == 129 || status == 130 || status == 143)); then
-        printf '\n%s: interrupted\n' "$name" >&2
+        printf '\n%s: interrupted\n' "$script" >&2
     elif ((status != 0)); then
-        printf '\n%s: FAILED in step %d of %d: %s\n' "$name" "$step" "$steps" "$said" >&2
+        printf '\n%s: FAILED in step %d of %d: %s\n' "$script" "$step" "$steps" "$said" >&2
     fi
     "$clean_up_with" "$status"
     exit "$status"
@@ -52,5 +52,5 @@ unless_installed() {
 
 all_passed() {
     took
-    printf '\n%s: all passed, in %d min %d s\n' "$name" $((SECONDS / 60)) $((SECONDS % 60))
+    printf '\n%s: all passed, in %d min %d s\n' "$script" $((SECONDS / 60)) $((SECONDS % 60))
 }
