@@ -13,6 +13,7 @@ use crate::inbox::definition::{Definition, Inbox, JSON_BYTES, NotByCopy};
 use crate::inbox::list;
 use crate::inbox::problems::Problem;
 use crate::pg::catalog::{Relation, look_up, select, unlogged};
+use crate::pg::compat::letter;
 use crate::pg::relcache::Watch;
 use crate::pg::security::{
     as_owner, current_role, function, make_constraints_immediate, may_mask_under_a_key,
@@ -144,5 +145,5 @@ fn is_temporary(relation: pg_sys::Oid) -> bool {
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: a plain call; the relation was just read from the catalogs.
     let persistence = unsafe { pg_sys::get_rel_persistence(relation) };
-    persistence.cast_unsigned() == pg_sys::RELPERSISTENCE_TEMP
+    letter(persistence) == pg_sys::RELPERSISTENCE_TEMP
 }

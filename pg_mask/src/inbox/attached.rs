@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::inbox::trigger::{argument_of, check_columns};
+use crate::pg::compat::letter;
 use crate::pg::names::name_of;
 use crate::pg::security::function;
 
@@ -31,12 +32,10 @@ impl Attached {
             let relation = pg_sys::relation_open(view, pg_sys::RowExclusiveLock.cast_signed());
             let class = &*(*relation).rd_rel;
             let triggers = match (*relation).trigdesc.as_ref() {
-                Some(list) if class.relkind.cast_unsigned() == pg_sys::RELKIND_VIEW => {
-                    std::slice::from_raw_parts(
-                        list.triggers,
-                        usize::try_from(list.numtriggers).unwrap_or_default(),
-                    )
-                }
+                Some(list) if letter(class.relkind) == pg_sys::RELKIND_VIEW => std::slice::from_raw_parts(
+                    list.triggers,
+                    usize::try_from(list.numtriggers).unwrap_or_default(),
+                ),
                 _ => &[],
             };
             let is_of_rows = |trigger: &&pg_sys::Trigger| {

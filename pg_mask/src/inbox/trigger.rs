@@ -12,6 +12,7 @@ use crate::error::{Error, Raise};
 use crate::inbox::batch::{self, BatchContext};
 use crate::inbox::definition::Inbox;
 use crate::inbox::messages::InboxRow;
+use crate::pg::compat::letter;
 use crate::pg::names::name_of;
 use crate::pg::reserve::{ReserveGuard, watcher};
 use crate::pg::text::text;
@@ -80,7 +81,7 @@ impl<'a> Call<'a> {
         const WHICH: u32 =
             pg_sys::TRIGGER_EVENT_OPMASK | pg_sys::TRIGGER_EVENT_TIMINGMASK | pg_sys::TRIGGER_EVENT_ROW;
         let view = self.relation.rd_id;
-        if self.class().relkind.cast_unsigned() != pg_sys::RELKIND_VIEW {
+        if letter(self.class().relkind) != pg_sys::RELKIND_VIEW {
             return Err(Error::NotAnInboxTrigger);
         }
         match self.data.tg_event & WHICH {

@@ -4,6 +4,7 @@ use masking::Kind;
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
 
+use crate::pg::compat::c_letter;
 use crate::pg::subtransaction::in_context;
 use crate::pg::values::text;
 
@@ -73,7 +74,7 @@ pub(crate) fn array<'r>(
             oid,
             length,
             by_value,
-            alignment.cast_signed(),
+            c_letter(alignment),
         )
         .into()
     }
@@ -83,7 +84,7 @@ pub(crate) fn array<'r>(
 pub(crate) fn array_of_oids(oids: &[pg_sys::Oid]) -> pg_sys::Datum {
     let mut elements: Vec<pg_sys::Datum> = oids.iter().map(|oid| (*oid).into()).collect();
     let length = i32::try_from(elements.len()).unwrap_or(i32::MAX);
-    let alignment = pg_sys::TYPALIGN_INT.cast_signed();
+    let alignment = c_letter(pg_sys::TYPALIGN_INT);
     #[expect(unsafe_code, reason = "calls Postgres")]
     // SAFETY: the vector has the length given; the layout is that of the type oid, which never changes.
     unsafe { pg_sys::construct_array(elements.as_mut_ptr(), length, pg_sys::OIDOID, 4, true, alignment) }
@@ -121,7 +122,7 @@ pub(crate) fn array_of_rows<R>(
         }
         let length = i32::try_from(elements.len()).unwrap_or(i32::MAX);
         let row_type = (*(*relation).rd_rel).reltype;
-        let alignment = pg_sys::TYPALIGN_DOUBLE.cast_signed();
+        let alignment = c_letter(pg_sys::TYPALIGN_DOUBLE);
         let elements = elements.as_mut_ptr();
         pg_sys::construct_array(elements, length, row_type, -1, false, alignment).into()
     }

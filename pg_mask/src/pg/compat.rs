@@ -1,8 +1,18 @@
-//! Everything that differs between major versions of Postgres. No other file knows which version it is built for.
+//! Everything that differs between major versions of Postgres, or between machines. No other file knows what it is built for.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 use pgrx::pg_sys;
+
+/// Returns a letter from the catalogs. C's `char` is signed on x86-64 and unsigned on aarch64.
+pub(crate) const fn letter(char: c_char) -> u8 {
+    u8::from_ne_bytes(char.to_ne_bytes())
+}
+
+/// Returns a letter as C's `char`.
+pub(crate) const fn c_letter(letter: u8) -> c_char {
+    c_char::from_ne_bytes(letter.to_ne_bytes())
+}
 
 /// The bit for INSERT in a set of privileges. Postgres's constant has a narrower type than the set since Postgres 16.
 pub(crate) const ACL_INSERT: pg_sys::AclMode = 1;

@@ -19,6 +19,7 @@ use pgrx::prelude::*;
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, raise};
+use crate::pg::compat::c_letter;
 use crate::pg::settings::with_catalog_path;
 use crate::pg::state::{SessionCell, SessionState};
 
@@ -261,7 +262,7 @@ impl Plan {
         let mut nulls: Vec<c_char> = Vec::new();
         for argument in arguments {
             let datum = argument.datum();
-            nulls.push(if datum.is_some() { b' ' } else { b'n' }.cast_signed());
+            nulls.push(c_letter(if datum.is_some() { b' ' } else { b'n' }));
             values.push(datum.map_or(pg_sys::Datum::null(), Datum::sans_lifetime));
         }
         // SAFETY: the plan lives as long as `self`. The portal has its own reference to the plan, and lives until it is

@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 
 use super::{Relation, select};
 use crate::error::Error;
-use crate::pg::compat::columns_of;
+use crate::pg::compat::{columns_of, letter};
 
 /// A column as the catalogs describe it.
 #[derive(Clone)]
@@ -122,7 +122,7 @@ impl Attribute {
         unsafe {
             pg_sys::get_type_category_preferred(self.base, &raw mut category, &raw mut preferred);
         }
-        category.cast_unsigned()
+        letter(category)
     }
 
     /// Whether the column takes a text without a cast. A cast would be wrong here: an explicit cast to `varchar(n)`

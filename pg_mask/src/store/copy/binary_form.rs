@@ -11,6 +11,7 @@ use pgrx::varlena;
 use super::Column;
 use crate::pg::arrays::fixed;
 use crate::pg::catalog::Attribute;
+use crate::pg::compat::letter;
 use crate::pg::log::quietly;
 use crate::pg::subtransaction::in_context;
 use crate::pg::values::Reader;
@@ -157,7 +158,7 @@ fn has_binary_form(type_oid: pg_sys::Oid) -> bool {
         #[expect(clippy::cast_ptr_alignment, reason = "a row of the catalog is aligned as its struct")]
         let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
         let has = row.typsend != pg_sys::InvalidOid && row.typreceive != pg_sys::InvalidOid;
-        let kind = row.typtype.cast_unsigned();
+        let kind = letter(row.typtype);
         pg_sys::ReleaseSysCache(tuple);
         let part = match kind {
             // Each column of a row type would have to be checked. INSERT writes row types instead.
