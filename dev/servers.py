@@ -246,7 +246,7 @@ def start_postgres(root, settings, password):
     for name in ("data", "log", "socket"):
         (root / name).mkdir(mode=0o700)
         if user:
-            os.chown(root / name, user.pw_uid, user.pw_gid)
+            give(root / name, user)
 
     # An installation that brings its own libraries must not find the system's.
     libraries = root / Path(*pg_config("pkglibdir")).relative_to(prefix())
@@ -255,7 +255,7 @@ def start_postgres(root, settings, password):
 
     def run(*command):
         # The user's home and the clone may be out of the server user's reach, so neither is the working folder.
-        identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        identity = identity_of(user)
         result = subprocess.run(
             command,
             env=environment,
@@ -273,7 +273,7 @@ def start_postgres(root, settings, password):
     password_file.touch(mode=0o600)
     password_file.write_text(password)
     if user:
-        os.chown(password_file, user.pw_uid, user.pw_gid)
+        give(password_file, user)
     run(
         bindir / "initdb",
         *("--pgdata", root / "data", "--username", "postgres", "--pwfile", password_file, "--auth", "scram-sha-256"),
@@ -311,6 +311,16 @@ def server_user():
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise Failure("there is no user 'postgres' or 'nobody' to run the server as, and root may not")
+
+
+def identity_of(user):
+    """The arguments of subprocess.run() that run a command as this account."""
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
+def give(path, user):
+    """Makes a file or folder the property of an account."""
+    os.chown(path, user.pw_uid, user.pw_gid)
 
 
 # --- SQS ----------------------------------------------------------------------------------------------------------

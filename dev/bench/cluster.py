@@ -44,7 +44,7 @@ class Cluster:
         self.files = Path(env["SERVERS_ROOT"]) / "bench"
         self.files.mkdir()
         if user := servers.server_user():
-            shutil.chown(self.files, user, user)
+            servers.give(self.files, user)
         with self.connect(database="postgres") as session:
             session.execute(f"CREATE DATABASE {DATABASE}")
         with self.connect() as session:
@@ -133,7 +133,7 @@ class Ring:
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps({"primary": primary, "keys": self._keys}))
         if user := servers.server_user():
-            shutil.chown(fresh, user, user)
+            servers.give(fresh, user)
         fresh.replace(self.file)
         self.primary = primary
 

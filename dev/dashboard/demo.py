@@ -131,8 +131,7 @@ class Demo:
 
     def _restart(self):
         """PostgreSQL is away for some seconds."""
-        user = servers.server_user()
-        how = {"user": user, "group": user, "extra_groups": []} if user else {}
+        how = servers.identity_of(servers.server_user())
         for command in ("stop", "start"):
             subprocess.run(
                 [f"{self._env['PGBIN']}/pg_ctl", command, "-D", self._env["PGDATA"], "-l", self._env["PGLOG"]],
