@@ -257,7 +257,8 @@ own AS (
     FROM pg_language l CROSS JOIN LATERAL (
         SELECT l.lanowner UNION SELECT a.grantee FROM aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) a
     ) AS u (role)
-    WHERE l.lanname = 'plperl'
+    -- Its owner can rename it, but not give it another handler.
+    WHERE l.lanname = 'plperl' OR l.lanplcallfoid IN (SELECT oid FROM pg_proc WHERE prosrc = 'plperl_call_handler')
     UNION ALL
     -- The key ring is a file of the server.
     SELECT oid, 'unmask', 'server files', NULL, NULL FROM pg_roles

@@ -69,6 +69,8 @@ pub(crate) enum Error {
     NotAllTables { relation: String },
     /// Another server keeps some of the rejects to redrive.
     ForeignRejects { relation: String },
+    /// The table of re-masking's progress has triggers.
+    ProgressHasTriggers,
     /// Row-level security hides rows of a table to re-mask.
     HiddenRows { relation: String },
     /// A column to re-mask isn't of a text type.

@@ -177,6 +177,11 @@ impl From<Error> for ErrorReport {
                 format!("not all rows of {relation} are in tables of its own"),
                 "Re-mask the tables that inherit from it one by one, and foreign partitions where they are.",
             ),
+            Error::ProgressHasTriggers => hinted(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "table \"remask_progress\" has triggers, which would run with your rights",
+                "Drop them, and foreign keys that refer to the table.",
+            ),
             Error::HiddenRows { relation } => hinted(
                 Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
                 format!("row-level security hides rows of {relation}"),

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use super::column::Column;
 use crate::error::Error;
-use crate::pg::catalog::Relation;
+use crate::pg::catalog::{Relation, with_unchanged};
 use crate::pg::plan::{Bound, Plan};
 use crate::pg::transaction::commit;
 use crate::pg::values::text;
@@ -19,6 +19,7 @@ pub(super) struct At {
 
 /// The table `remask_progress`. Each write to it is committed at once, together with the preceding batch.
 pub(super) struct Progress {
+    table: pg_sys::Oid,
     read: Plan,
     forget: Plan,
     begin: Plan,
@@ -39,6 +40,7 @@ impl Progress {
             Plan::prepare(&Bound::to(table), &sql, &types)
         };
         Ok(Self {
+            table,
             read: prepare(
                 format!(
                     "SELECT p.blocks_done, p.remasked FROM {name} p
@@ -68,9 +70,20 @@ impl Progress {
         })
     }
 
+    /// Locks the table until the end of the transaction, and fails if it has a trigger. That would run with the rights of the
+    /// caller, perhaps of a superuser.
+    fn lock(&self) -> Result<(), Error> {
+        #[expect(unsafe_code, reason = "reads Postgres's structs")]
+        // SAFETY: the relation is open.
+        let has_triggers =
+            with_unchanged(self.table, &[], |relation| unsafe { !(*relation).trigdesc.is_null() })?;
+        if has_triggers { Err(Error::ProgressHasTriggers) } else { Ok(()) }
+    }
+
     /// Returns where to begin. An interrupted first pass resumes where it stopped, because the last pass looks at every
     /// block anyway.
     pub(super) fn begin(&self, column: &Column, key: &str) -> Result<At, Error> {
+        self.lock()?;
         let mut at = None;
         let number = |datum: Option<pg_sys::Datum>| datum.map_or(0, |datum| datum.value() as u64);
         self.read.run(&with_key(column, key), false, |row| {
@@ -88,6 +101,7 @@ impl Progress {
     }
 
     pub(super) fn note(&self, column: &Column, at: &At) -> Result<(), Error> {
+        self.lock()?;
         let numbers =
             [at.blocks_done, at.blocks_total, at.remasked].map(|number| number.cast_signed().into());
         self.note.execute(&[&known(column)[..], &[at.pass.into()], &numbers].concat())?;
@@ -96,6 +110,7 @@ impl Progress {
     }
 
     pub(super) fn finish(&self, column: &Column) -> Result<(), Error> {
+        self.lock()?;
         self.finish.execute(&known(column))?;
         commit();
         Ok(())

@@ -282,6 +282,11 @@ SET ROLE login_remasker;
 CALL remask_column('guarded', 'v');
 RESET ROLE;
 SELECT mask_key(v) IS NOT NULL AS has_key FROM guarded;
+-- Nor does a trigger on the table of progress, which would run with the caller's rights.
+CREATE TRIGGER climb BEFORE UPDATE ON remask_progress FOR EACH ROW EXECUTE FUNCTION climb();
+CALL remask_column('guarded', 'v');
+DROP TRIGGER climb ON remask_progress;
+CALL remask_column('guarded', 'v');
 DROP TABLE guarded;
 DROP FUNCTION climb;
 -- Names of columns are names, whatever is in them.

@@ -557,13 +557,16 @@ CREATE ROLE pp_member IN ROLE pp_reads;
 TABLE here;
 SELECT count(*) FROM pii_privileges WHERE role::text LIKE 'pg\_%';
 ROLLBACK;
--- By a language that reads the server's memory. Any handler serves to show that.
+-- By a language that reads the server's memory, whatever its owner calls it. Another handler under that name serves to show it.
 BEGIN;
-CREATE TRUSTED LANGUAGE plperl HANDLER plpgsql_call_handler;
+CREATE FUNCTION perl() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+UPDATE pg_proc SET prosrc = 'plperl_call_handler' WHERE oid = 'perl()'::regprocedure;
+CREATE TRUSTED LANGUAGE plperl HANDLER perl;
+ALTER LANGUAGE plperl RENAME TO pl;
 SELECT role, privilege, way, object FROM pii_privileges WHERE way = 'language';
-REVOKE USAGE ON LANGUAGE plperl FROM PUBLIC;
+REVOKE USAGE ON LANGUAGE pl FROM PUBLIC;
 CREATE ROLE pp_perl;
-GRANT USAGE ON LANGUAGE plperl TO pp_perl;
+GRANT USAGE ON LANGUAGE pl TO pp_perl;
 TABLE here;
 ROLLBACK;
 -- A further trigger on an inbox sees raw events. So does the owner of one that was prepared: who takes it over is warned.
