@@ -79,7 +79,7 @@ pub(crate) fn unquoted(raw: &str) -> Result<Cow<'_, str>, PushError> {
 
 fn within_quotes(raw: &str) -> &str {
     let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
-    inner.unwrap_or_default()
+    inner.unwrap_or(raw)
 }
 
 /// Unescapes a string. The pass over the whole body finds all faults but one: half a surrogate pair, which is found here.
